@@ -1,0 +1,7 @@
+module github.com/evenkeel-go/evenkeel/examples
+
+go 1.26
+
+require github.com/evenkeel-go/evenkeel v0.0.0
+
+replace github.com/evenkeel-go/evenkeel => ..
