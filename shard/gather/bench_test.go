@@ -1,0 +1,128 @@
+package gather_test
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/shard"
+	"github.com/evenkeel-go/evenkeel/shard/gather"
+)
+
+const benchRows = 1000
+
+// BenchmarkMerge compares ways to merge ordered streams of 1000 rows. The floor
+// keeps a heap over plain slices, with no stream around them.
+func BenchmarkMerge(b *testing.B) {
+	for _, k := range []int{2, 16, 64} {
+		streams := make([][]int, k)
+		in := make([]iter.Seq2[int, error], k)
+		for i := range streams {
+			for j := range benchRows {
+				streams[i] = append(streams[i], j*k+(i*7+j*3)%k)
+			}
+			slices.Sort(streams[i])
+			in[i] = gather.Rows(streams[i])
+		}
+		run := func(impl string, merge func(yield func(int) bool)) {
+			b.Run(fmt.Sprintf("impl=%s/streams=%d", impl, k), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					n := 0
+					merge(func(int) bool { n++; return true })
+					if n != k*benchRows {
+						b.Fatalf("%d rows", n)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*k*benchRows), "ns/row")
+			})
+		}
+		run("floor", func(yield func(int) bool) { mergeHeap(streams, yield) })
+		run("merge", func(yield func(int) bool) {
+			for v, err := range gather.Merge(cmp.Compare[int], in...) {
+				if err != nil || !yield(v) {
+					return
+				}
+			}
+		})
+		run("sort", func(yield func(int) bool) {
+			all := slices.Concat(streams...)
+			slices.Sort(all)
+			for _, v := range all {
+				yield(v)
+			}
+		})
+	}
+}
+
+type cursor struct{ rows []int }
+
+type cursors []cursor
+
+func (h cursors) Len() int           { return len(h) }
+func (h cursors) Less(i, j int) bool { return h[i].rows[0] < h[j].rows[0] }
+func (h cursors) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *cursors) Push(x any)        { *h = append(*h, x.(cursor)) }
+func (h *cursors) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+func mergeHeap(streams [][]int, yield func(int) bool) {
+	var h cursors
+	for _, s := range streams {
+		h = append(h, cursor{s})
+	}
+	heap.Init(&h)
+	for len(h) > 0 {
+		top := &h[0]
+		yield(top.rows[0])
+		if top.rows = top.rows[1:]; len(top.rows) == 0 {
+			heap.Pop(&h)
+		} else {
+			heap.Fix(&h, 0)
+		}
+	}
+}
+
+// BenchmarkScatter calls 16 shards that answer at once. The floor starts a
+// goroutine for each and waits.
+func BenchmarkScatter(b *testing.B) {
+	ranges, err := shard.EvenRanges(16)
+	require.NoError(b, err)
+	shards := make([]shard.Shard, 16)
+	for i, r := range ranges {
+		shards[i].Range = r
+	}
+	m, err := shard.NewMap(1, shards...)
+	require.NoError(b, err)
+	fn := func(_ context.Context, s *shard.Shard) (int, error) { return len(s.Name), nil }
+	b.Run("impl=floor/shards=16", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var wg sync.WaitGroup
+			for s := range m.All() {
+				wg.Go(func() { _, _ = fn(b.Context(), s) })
+			}
+			wg.Wait()
+		}
+	})
+	for _, concurrency := range []int{1, 4, 16} {
+		b.Run(fmt.Sprintf("impl=scatter/shards=16/concurrency=%d", concurrency), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := gather.Scatter(b.Context(), m.All(), fn, gather.Options{Concurrency: concurrency}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

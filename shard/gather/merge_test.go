@@ -1,0 +1,188 @@
+package gather_test
+
+import (
+	"cmp"
+	"errors"
+	"iter"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/shard/gather"
+)
+
+// row is ordered by key alone; stream and pos tell equal keys apart.
+type row struct{ key, stream, pos int }
+
+func byKey(a, b row) int { return cmp.Compare(a.key, b.key) }
+
+// anyStreams draws ordered streams with many equal keys, some of them empty and
+// some longer than the largest batch.
+func anyStreams() *rapid.Generator[[][]row] {
+	return rapid.Custom(func(t *rapid.T) [][]row {
+		streams := make([][]row, rapid.IntRange(0, 9).Draw(t, "streams"))
+		for i := range streams {
+			keys := rapid.SliceOfN(rapid.IntRange(0, 20), 0, rapid.SampledFrom([]int{3, 200}).Draw(t, "max")).Draw(t, "keys")
+			slices.Sort(keys)
+			for pos, k := range keys {
+				streams[i] = append(streams[i], row{k, i, pos})
+			}
+		}
+		return streams
+	})
+}
+
+// sorted is the model of Merge: everything in one list, sorted stably.
+func sorted(streams [][]row) []row {
+	all := slices.Concat(streams...)
+	slices.SortStableFunc(all, byKey)
+	return all
+}
+
+func seqs(streams [][]row) (in []iter.Seq2[row, error]) {
+	for _, s := range streams {
+		in = append(in, gather.Rows(s))
+	}
+	return in
+}
+
+func collect(seq iter.Seq2[row, error]) (rows []row, err error) {
+	for r, e := range seq {
+		if e != nil {
+			return rows, e
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+func TestMergeEqualsAStableSort(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		streams := anyStreams().Draw(t, "streams")
+		merged := gather.Merge(byKey, seqs(streams)...)
+		for range 2 { // it may be iterated again
+			rows, err := collect(merged)
+			require.NoError(t, err)
+			require.Equal(t, sorted(streams), rows)
+		}
+	})
+}
+
+// failing yields rows and then err.
+func failing(rows []row, err error) iter.Seq2[row, error] {
+	return func(yield func(row, error) bool) {
+		for _, r := range rows {
+			if !yield(r, nil) {
+				return
+			}
+		}
+		yield(row{}, err)
+	}
+}
+
+func TestMergeStopsRightAfterTheRowBeforeAnError(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	rapid.Check(t, func(t *rapid.T) {
+		streams := append(anyStreams().Draw(t, "streams"), []row{})
+		torn := rapid.IntRange(0, len(streams)-1).Draw(t, "torn")
+		in := seqs(streams)
+		in[torn] = failing(streams[torn], boom)
+
+		rows, err := collect(gather.Merge(byKey, in...))
+		require.ErrorIs(t, err, boom)
+		all := sorted(streams)
+		last := slices.IndexFunc(all, func(r row) bool { return r.stream == torn && r.pos == len(streams[torn])-1 })
+		require.True(t, slices.Equal(all[:last+1], rows), "%v", rows) // last is -1 for an empty stream
+	})
+}
+
+func TestMergeRefusesAnUnorderedStream(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		streams := append(anyStreams().Draw(t, "streams"), []row{})
+		bad := rapid.IntRange(0, len(streams)-1).Draw(t, "bad")
+		at := rapid.IntRange(0, len(streams[bad])).Draw(t, "at")
+		// 30 steps up, and what follows steps down: to 0 at the latest.
+		streams[bad] = slices.Insert(slices.Clone(streams[bad]), at, row{30, bad, -1}, row{0, bad, -2})
+
+		rows, err := collect(gather.Merge(byKey, seqs(streams)...))
+		require.ErrorIs(t, err, gather.ErrUnordered)
+		require.True(t, slices.IsSortedFunc(rows, byKey), "what came before is in order")
+		require.NotContains(t, rows, row{0, bad, -2})
+	})
+}
+
+func TestMergeYieldsNothingAfterAnError(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	n := 0
+	for _, err := range gather.Merge(byKey, failing(nil, boom), failing(nil, boom)) {
+		require.ErrorIs(t, err, boom)
+		n++
+	}
+	require.Equal(t, 1, n)
+}
+
+// counted counts the rows that are read from a stream and the times it ended.
+func counted(s iter.Seq2[row, error], read, ended *int) iter.Seq2[row, error] {
+	return func(yield func(row, error) bool) {
+		defer func() { *ended++ }()
+		for r, err := range s {
+			*read++
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestMergeReadsAheadInProportionAndReleasesOnBreak(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		streams := anyStreams().Draw(t, "streams")
+		limit := rapid.IntRange(1, 300).Draw(t, "limit")
+		read, ended := make([]int, len(streams)), 0
+		in := seqs(streams)
+		for i := range in {
+			in[i] = counted(in[i], &read[i], &ended)
+		}
+		yielded := make([]int, len(streams))
+		for r, err := range gather.Merge(byKey, in...) {
+			require.NoError(t, err)
+			yielded[r.stream]++
+			if limit--; limit == 0 {
+				break
+			}
+		}
+		require.Equal(t, len(streams), ended, "every stream was released")
+		for i := range streams {
+			require.LessOrEqual(t, read[i], max(1, min(2*yielded[i]+1, yielded[i]+64)), "stream %d yielded %d", i, yielded[i])
+		}
+	})
+}
+
+func TestMergeReleasesWhenTheLoopPanics(t *testing.T) {
+	t.Parallel()
+	read, ended := 0, 0
+	require.PanicsWithValue(t, "loop", func() {
+		for range gather.Merge(byKey, counted(gather.Rows([]row{{}, {}}), &read, &ended)) {
+			panic("loop")
+		}
+	})
+	require.Equal(t, 1, ended)
+}
+
+func TestMergePassesOnAPanicOfAStream(t *testing.T) {
+	t.Parallel()
+	read, ended := 0, 0
+	require.PanicsWithValue(t, "stream", func() {
+		_, _ = collect(gather.Merge(byKey,
+			counted(gather.Rows([]row{{}, {}}), &read, &ended),
+			func(func(row, error) bool) { panic("stream") }))
+	})
+	require.Equal(t, 1, ended)
+}

@@ -1,0 +1,210 @@
+package shard_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/shard"
+)
+
+// tiles turns cut points into shards that tile the ring.
+func tiles(cuts []shard.ID) []shard.Shard {
+	cuts = slices.Clone(cuts)
+	slices.Sort(cuts)
+	cuts = slices.Compact(append([]shard.ID{0}, slices.DeleteFunc(cuts, func(id shard.ID) bool { return id == 0 })...))
+	shards := make([]shard.Shard, len(cuts))
+	for i, c := range cuts {
+		shards[i].Range.Start = c
+		if i+1 < len(cuts) {
+			shards[i].Range.End = cuts[i+1]
+		}
+		shards[i].Node = fmt.Sprint("node", i%3)
+	}
+	return shards
+}
+
+// anyTiles draws maps that are even, random, and with many cuts close together.
+func anyTiles() *rapid.Generator[[]shard.Shard] {
+	return rapid.Custom(func(t *rapid.T) []shard.Shard {
+		cuts := rapid.SliceOfN(anyID(), 0, 60).Draw(t, "cuts")
+		if rapid.Bool().Draw(t, "crowded") {
+			for i := range cuts {
+				cuts[i] = cuts[i]>>32 | 0xab<<56 // all of them in one bucket
+			}
+		}
+		return tiles(cuts)
+	})
+}
+
+// naiveOwner is the model of Lookup: ask every shard.
+func naiveOwner(shards []shard.Shard, id shard.ID) shard.Range {
+	for _, s := range shards {
+		if s.Range.Contains(id) {
+			return s.Range
+		}
+	}
+	panic("no owner")
+}
+
+func TestLookupFindsTheShardThatContainsThePoint(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		shards := anyTiles().Draw(t, "shards")
+		shuffled := slices.Clone(shards)
+		rand.New(rand.NewPCG(1, uint64(len(shards)))).Shuffle(len(shuffled), func(i, j int) {
+			shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+		})
+		m, err := shard.NewMap(7, shuffled...)
+		require.NoError(t, err)
+		require.Equal(t, uint64(7), m.Epoch())
+		require.Equal(t, len(shards), m.Len())
+
+		points := rapid.SliceOf(anyID()).Draw(t, "points")
+		points = append(points, 0, 1<<64-1)
+		for _, s := range shards {
+			points = append(points, s.Range.Start-1, s.Range.Start, s.Range.Start+1)
+		}
+		for _, id := range points {
+			require.Equal(t, naiveOwner(shards, id), m.Lookup(id).Range, "%v", id)
+		}
+	})
+}
+
+func TestOverlappingYieldsWhatOverlaps(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		shards := anyTiles().Draw(t, "shards")
+		m, err := shard.NewMap(1, shards...)
+		require.NoError(t, err)
+		r := anyRange().Draw(t, "range")
+		var want, got []shard.Range
+		for _, s := range shards {
+			if s.Range.Overlaps(r) {
+				want = append(want, s.Range)
+			}
+		}
+		for s := range m.Overlapping(r) {
+			got = append(got, s.Range)
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+func TestOverlappingAnEmptyRangeYieldsNothing(t *testing.T) {
+	t.Parallel()
+	m, err := shard.NewMap(1, shard.Shard{})
+	require.NoError(t, err)
+	for s := range m.Overlapping(shard.Range{Start: 5, End: 5}) {
+		t.Fatalf("yielded %v", s)
+	}
+}
+
+func TestByNodeGroupsEveryShardOnce(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m, err := shard.NewMap(1, anyTiles().Draw(t, "shards")...)
+		require.NoError(t, err)
+		want := map[string][]*shard.Shard{}
+		var order []string
+		for s := range m.All() {
+			if want[s.Node] == nil {
+				order = append(order, s.Node)
+			}
+			want[s.Node] = append(want[s.Node], s)
+		}
+		var gotOrder []string
+		for node, shards := range m.ByNode() {
+			gotOrder = append(gotOrder, node)
+			require.Equal(t, want[node], shards)
+		}
+		require.Equal(t, order, gotOrder)
+	})
+}
+
+func TestIteratorsStopWhenAsked(t *testing.T) {
+	t.Parallel()
+	m, err := shard.NewMap(1, tiles([]shard.ID{1 << 60, 1 << 61, 1 << 62})...)
+	require.NoError(t, err)
+	n := 0
+	for range m.All() {
+		n++
+		break
+	}
+	for range m.ByNode() {
+		n++
+		break
+	}
+	require.Equal(t, 2, n)
+}
+
+func TestNewMapRefusesWhatDoesNotTileTheRing(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		ranges []string
+		want   error
+	}{
+		"none":                {nil, shard.ErrGap},
+		"gap at the start":    {[]string{"40-"}, shard.ErrGap},
+		"gap in the middle":   {[]string{"-40", "80-"}, shard.ErrGap},
+		"gap at the end":      {[]string{"-40", "40-80"}, shard.ErrGap},
+		"overlap":             {[]string{"-50", "40-"}, shard.ErrOverlap},
+		"one inside another":  {[]string{"-", "40-80"}, shard.ErrOverlap},
+		"two whole rings":     {[]string{"-", "-8000", "80-"}, shard.ErrOverlap},
+		"same start":          {[]string{"-40", "-80", "80-"}, shard.ErrOverlap},
+		"the same name twice": {[]string{"-40", "-40", "40-"}, shard.ErrDuplicateName},
+	} {
+		var shards []shard.Shard
+		for _, text := range c.ranges {
+			r, err := shard.ParseRange(text)
+			require.NoError(t, err)
+			shards = append(shards, shard.Shard{Range: r})
+		}
+		m, err := shard.NewMap(1, shards...)
+		require.ErrorIs(t, err, c.want, name)
+		require.Nil(t, m, name)
+	}
+	_, err := shard.NewMap(1, shard.Shard{Name: "x", Range: shard.Range{Start: 9, End: 3}})
+	require.ErrorIs(t, err, shard.ErrBadRange)
+	_, err = shard.NewMap(1, shard.Shard{Name: "x", Range: shard.Range{End: 1 << 63}}, shard.Shard{Name: "x", Range: shard.Range{Start: 1 << 63}})
+	require.ErrorIs(t, err, shard.ErrDuplicateName)
+}
+
+// Any one change of a boundary breaks the tiling, and NewMap must see it.
+func TestNewMapSeesEveryMovedBoundary(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		shards := anyTiles().Draw(t, "shards")
+		i := rapid.IntRange(0, len(shards)-1).Draw(t, "which")
+		by := shard.ID(rapid.Uint64Range(1, 1<<64-1).Draw(t, "by"))
+		if rapid.Bool().Draw(t, "end") {
+			shards[i].Range.End += by
+		} else {
+			shards[i].Range.Start += by
+		}
+		_, err := shard.NewMap(1, shards...)
+		require.Error(t, err)
+	})
+}
+
+func TestNewMapCopiesAndNames(t *testing.T) {
+	t.Parallel()
+	shards := []shard.Shard{{Range: shard.Range{Start: 1 << 63}}, {Range: shard.Range{End: 1 << 63}, Name: "left"}}
+	m, err := shard.NewMap(1, shards...)
+	require.NoError(t, err)
+	shards[0].Node = "changed"
+	require.Equal(t, "80-", m.Lookup(1<<64-1).Name)
+	require.Equal(t, "left", m.Lookup(0).Name)
+	require.Empty(t, m.Lookup(1<<63).Node)
+	require.Empty(t, shards[0].Name)
+}
+
+func TestLookupAllocatesNothing(t *testing.T) {
+	m, err := shard.NewMap(1, tiles([]shard.ID{1 << 60, 1 << 61})...)
+	require.NoError(t, err)
+	require.Zero(t, testing.AllocsPerRun(100, func() { m.Lookup(shard.XXHash("some key")) }))
+}
