@@ -1,0 +1,70 @@
+package coalesce
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
+
+// A Result is what [Group.DoResult] returns and [Group.DoChan] delivers.
+type Result[V any] struct {
+	Val V
+
+	// Err is the error of the work; or a *PanicError or ErrGoexit, when the work
+	// did not return; or the error of the caller's own context, when that ended
+	// first; or ErrTooManyWaiters or ErrReentrant, when the caller was refused.
+	Err error
+
+	// Shared reports whether more than one caller received this result.
+	Shared bool
+
+	// Waiters is the number of callers that received this result, this one
+	// included. It is 0 when the caller left early or was refused.
+	Waiters int
+}
+
+// An outcome is how a flight ended, on its way to one caller.
+type outcome[V any] struct {
+	val      V
+	err      error
+	panicked bool // err is a *PanicError which Do throws again
+	callers  int
+	original *original // not nil when callers must not hold the same val
+}
+
+func (o *outcome[V]) result() Result[V] {
+	return Result[V]{Val: o.val, Err: o.err, Shared: o.callers > 1, Waiters: o.callers}
+}
+
+// An original guards the value that several callers clone. Each caller clones
+// on its own goroutine, so that a thousand of them do not wait for a thousand
+// clones made one after the other; the last to come keeps the value itself,
+// once nobody reads it any more.
+type original struct {
+	callers atomic.Int64   // that have not come yet
+	cloning sync.WaitGroup // all callers but the last
+}
+
+func newOriginal(callers int) *original {
+	s := new(original)
+	s.callers.Store(int64(callers))
+	s.cloning.Add(callers - 1)
+	return s
+}
+
+// unshare replaces the value by a copy that belongs to this caller alone.
+func (o *outcome[V]) unshare(clone func(V) V) {
+	s := o.original
+	if s == nil {
+		return
+	}
+	if s.callers.Add(-1) == 0 {
+		s.cloning.Wait()
+		return
+	}
+	defer s.cloning.Done()
+	var zero V
+	shared := o.val
+	o.val, o.err = zero, ErrGoexit // what stays if Clone does not return
+	attempt(context.Background(), func(context.Context) (V, error) { return clone(shared), nil }, o)
+}

@@ -1,0 +1,180 @@
+package coalesce
+
+import (
+	"context"
+	"hash/maphash"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A table holds the flights of a Group that can be joined.
+//
+// It is a hash table of its own and not a map, for two reasons. The hash that
+// picks the shard also finds the flight, where a map would hash again for the
+// look-up, the insertion and the removal. And a flight is removed by identity,
+// so that a key which is not equal to itself can be removed and a flight never
+// removes its successor.
+type table[K comparable, V any] struct {
+	seed    maphash.Seed
+	mask    uint64
+	epoch   time.Time // call.start counts from it: time.Since is half the price of time.Now
+	shards  []shard[K, V]
+	waiters sync.Pool // of *waiter[K, V]
+
+	lostPanic atomic.Pointer[PanicError] // the last that no caller was there to receive
+}
+
+// A shard is a part of the table with a lock of its own.
+type shard[K comparable, V any] struct {
+	group *Group[K, V]
+	table *table[K, V]
+
+	mu      sync.Mutex
+	buckets []*call[K, V] // chains; a power of two of them
+	listed  int           // calls in buckets
+
+	executions, joined, abandoned, panics, landed int64
+
+	_ [32]byte // to 128 bytes: neighbours do not share a pair of cache lines
+}
+
+const firstBuckets = 8
+
+// build makes the table at first use.
+func (g *Group[K, V]) build() *table[K, V] {
+	// Four locks for each processor keep the odds of two meeting on one low.
+	n := 8
+	for n < 4*runtime.GOMAXPROCS(0) {
+		n *= 2
+	}
+	t := &table[K, V]{
+		seed:   maphash.MakeSeed(),
+		mask:   uint64(n - 1),
+		epoch:  time.Now().Add(-1), // so that no start is 0
+		shards: make([]shard[K, V], n),
+	}
+	for i := range t.shards {
+		t.shards[i].group, t.shards[i].table = g, t
+	}
+	if !g.table.CompareAndSwap(nil, t) {
+		return g.table.Load()
+	}
+	return t
+}
+
+func (t *table[K, V]) locate(key K) (uint64, *shard[K, V]) {
+	hash := maphash.Comparable(t.seed, key)
+	return hash, &t.shards[hash&t.mask]
+}
+
+// chain returns the bucket of a hash. The low bits have chosen the shard.
+func (s *shard[K, V]) chain(hash uint64) **call[K, V] {
+	return &s.buckets[hash>>32&uint64(len(s.buckets)-1)]
+}
+
+// find returns the flight of key that can be joined, or nil.
+func (s *shard[K, V]) find(hash uint64, key K) *call[K, V] {
+	if s.listed == 0 {
+		return nil
+	}
+	for c := *s.chain(hash); c != nil; c = c.next {
+		if c.hash == hash && c.key == key {
+			return c
+		}
+	}
+	return nil
+}
+
+// start makes a flight and puts it into the table. The caller runs it.
+func (s *shard[K, V]) start(ctx context.Context, hash uint64, key K) *call[K, V] {
+	if s.listed == len(s.buckets) {
+		s.grow()
+	}
+	c := &call[K, V]{
+		parent: ctx,
+		shard:  s,
+		hash:   hash,
+		key:    key,
+		listed: true,
+	}
+	at := s.chain(hash)
+	c.next, *at = *at, c
+	s.listed++
+	s.executions++
+	return c
+}
+
+// remove takes a listed flight out of the table.
+func (s *shard[K, V]) remove(c *call[K, V]) {
+	at := s.chain(c.hash)
+	for *at != c {
+		at = &(*at).next
+	}
+	*at, c.next, c.listed = c.next, nil, false
+	s.listed--
+}
+
+func (s *shard[K, V]) grow() {
+	old := s.buckets
+	s.buckets = make([]*call[K, V], max(firstBuckets, 2*len(old)))
+	for _, c := range old {
+		for c != nil {
+			next := c.next
+			at := s.chain(c.hash)
+			c.next, *at = *at, c
+			c = next
+		}
+	}
+}
+
+// leave takes the waiter off its flight, and reports false if the flight has
+// landed and the outcome is on its way. The last to leave ends the flight.
+func (s *shard[K, V]) leave(w *waiter[K, V]) bool {
+	s.mu.Lock()
+	c := w.call
+	if c.landed {
+		s.mu.Unlock()
+		return false
+	}
+	c.drop(w)
+	last := c.waiters == 0
+	if last {
+		s.abandoned++
+		if c.listed {
+			s.remove(c)
+		}
+	}
+	s.mu.Unlock()
+	if last {
+		c.end(abandoned)
+	}
+	return true
+}
+
+// refuse undoes a join, and reports false if it is too late for that.
+func (s *shard[K, V]) refuse(w *waiter[K, V]) bool {
+	if !s.leave(w) {
+		return false
+	}
+	s.mu.Lock()
+	s.joined--
+	s.mu.Unlock()
+	s.release(w)
+	return true
+}
+
+func (s *shard[K, V]) waiter() *waiter[K, V] {
+	w, _ := s.table.waiters.Get().(*waiter[K, V])
+	if w == nil {
+		w = &waiter[K, V]{ready: make(chan outcome[V], 1)}
+	}
+	w.shard = s
+	return w
+}
+
+func (s *shard[K, V]) release(w *waiter[K, V]) {
+	*w = waiter[K, V]{ready: w.ready}
+	s.table.waiters.Put(w)
+}
