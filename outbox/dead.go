@@ -1,0 +1,107 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"time"
+)
+
+// deadPage is how many dead messages Dead reads at once.
+const deadPage = 100
+
+// Dead yields the dead messages in order of their IDs: those that failed
+// Options.MaxAttempts times or with a Permanent error. Attempt is how many
+// attempts were made, LastError what the last one said. An error ends the
+// sequence.
+//
+// It is not a snapshot: messages are read by the hundred, and no statement is
+// open while the caller looks at one, so the caller may Replay or Purge on the
+// way. It may be used more than once.
+func (o *Outbox) Dead(ctx context.Context, db *sql.DB) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		var last int64
+		for {
+			page, err := o.deadAfter(ctx, db, last)
+			if err != nil {
+				yield(Message{}, fmt.Errorf("outbox: read dead messages: %w", err))
+				return
+			}
+			for _, m := range page {
+				if !yield(m, nil) {
+					return
+				}
+				last = m.ID
+			}
+			if len(page) < deadPage {
+				return
+			}
+		}
+	}
+}
+
+func (o *Outbox) deadAfter(ctx context.Context, db *sql.DB, last int64) (page []Message, err error) {
+	s := &sqlStore{o.sql, db}
+	err = s.retryBusy(ctx, func() error {
+		page = page[:0]
+		rows, err := db.QueryContext(ctx, o.sql.Dead, last, deadPage)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		for rows.Next() {
+			var m Message
+			if err := scanMessage(rows, &m); err != nil {
+				return err
+			}
+			page = append(page, m)
+		}
+		return rows.Err()
+	})
+	return page, err
+}
+
+// Replay makes dead messages due again, with all their attempts before them,
+// and wakes the drainer of this process. They keep their IDs, and among each
+// other their order, but their key has gone on without them. Unknown IDs are
+// ignored. It returns how many were found, and does all or nothing. Replay is
+// safe for concurrent use by multiple goroutines.
+func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, error) {
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	s := &sqlStore{o.sql, db}
+	list := idList(ids)
+	var n int64
+	err := s.retryBusy(ctx, func() error {
+		return inTx(ctx, db, func(tx *sql.Tx) (err error) {
+			if n, err = s.exec(ctx, tx, o.sql.Replay, list); err != nil {
+				return err
+			}
+			_, err = s.exec(ctx, tx, o.sql.Forget, list)
+			return err
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("outbox: replay: %w", err)
+	}
+	o.Wake()
+	return n, nil
+}
+
+// Purge deletes the messages that died before a time, by the clock of the
+// database, and returns how many. It touches no living message. Purge is safe
+// for concurrent use by multiple goroutines.
+func (o *Outbox) Purge(ctx context.Context, db *sql.DB, before time.Time) (int64, error) {
+	s := &sqlStore{o.sql, db}
+	var n int64
+	err := s.retryBusy(ctx, func() (err error) {
+		n, err = s.exec(ctx, db, o.sql.Purge, before.UnixMicro())
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("outbox: purge: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,101 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// A Publisher hands messages to their destination. Run and Drain call it from
+// their own goroutine, one call at a time, with no transaction open.
+//
+// A batch holds any number of messages without a key and at most one of each
+// key, oldest first, so an implementation may send them in any order or all at
+// once. Publish returns nil if all were accepted, and otherwise one error for
+// each message, in the same order, nil for those that were. A message that was
+// accepted is acknowledged and not seen again, unless the process or the
+// database fails before that is written down: delivery is at least once, and
+// Message.ID is the same each time. A message with an error is tried again
+// later; see Permanent and RetryAfter. A slice of another length is a mistake of
+// the implementation: nothing is acknowledged and the batch is tried again.
+//
+// ctx ends when Run's does or when another drainer has taken over. Publish
+// should then return soon. Errors that it returns after that do not count as
+// attempts (those marked Permanent do, they say something about the message);
+// what was accepted is still acknowledged.
+//
+// If Publish panics, every message of the batch has failed, the stack is logged,
+// and draining goes on. The batch and what it points to belong to the Publisher,
+// which may keep them.
+type Publisher interface {
+	Publish(ctx context.Context, batch []Message) []error
+}
+
+// PublisherFunc makes a Publisher of a function that sends one message. The
+// messages of a batch are sent one after the other. If the function panics, that
+// message has failed and the others have not.
+//
+// Use it where the destination takes one message at a time anyway. Where it
+// takes many at once, or confirms later, a Publisher of your own is many times
+// faster: brokers confirm a hundred messages almost as fast as one.
+type PublisherFunc func(ctx context.Context, m Message) error
+
+// Publish calls f for each message.
+func (f PublisherFunc) Publish(ctx context.Context, batch []Message) []error {
+	errs := make([]error, len(batch))
+	for i, m := range batch {
+		if ctx.Err() != nil {
+			errs[i] = context.Cause(ctx)
+			continue
+		}
+		errs[i] = f.call(ctx, m)
+	}
+	return errs
+}
+
+func (f PublisherFunc) call(ctx context.Context, m Message) (err error) {
+	defer recoverTo(&err)
+	return f(ctx, m)
+}
+
+// A panicError is what a publisher's panic becomes.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("publisher panicked: %v", e.value) }
+
+// recoverTo is to be deferred: it turns a panic into an error.
+func recoverTo(err *error) {
+	if v := recover(); v != nil {
+		*err = &panicError{v, debug.Stack()}
+	}
+}
+
+// publish calls p and makes of whatever it does one error a message.
+func publish(ctx context.Context, p Publisher, batch []Message) (errs []error) {
+	n := len(batch)
+	var all error
+	func() {
+		defer recoverTo(&all)
+		errs = p.Publish(ctx, batch)
+	}()
+	if all == nil && errs != nil && len(errs) != n {
+		all = fmt.Errorf("%w: Publish returned %d errors for %d messages, want nil or one for each", errPublisher, len(errs), n)
+	}
+	if all == nil && errs == nil {
+		return make([]error, n)
+	}
+	if all == nil {
+		return errs
+	}
+	errs = make([]error, n)
+	for i := range errs {
+		errs[i] = all
+	}
+	return errs
+}
+
+var errPublisher = errors.New("outbox: mistaken publisher")

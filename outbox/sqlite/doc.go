@@ -1,0 +1,28 @@
+// Package sqlite is the SQLite dialect of package outbox. It is SQL text only
+// and imports no driver; it is tested with github.com/ncruces/go-sqlite3 and
+// modernc.org/sqlite, and needs SQLite 3.42 (2023) or newer.
+//
+// # How to open the database
+//
+// Use a write-ahead log, a busy timeout and immediate transactions:
+//
+//	file:app.db?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_txlock=immediate
+//
+// Both drivers understand this name. WAL lets the drainer read while others
+// write. The busy timeout makes a writer wait for the other, instead of failing.
+// Immediate transactions matter most: SQLite's default transaction begins as a
+// reader, and one that reads first and writes later fails at once with
+// SQLITE_BUSY if anybody wrote in between, whatever the busy timeout. The
+// statements of the outbox itself are safe either way, because each of its
+// transactions writes first; the transactions of the application are not.
+//
+// # Clock and order
+//
+// SQLite runs in the process, so the clock of the database is the clock of the
+// machine, with a precision of a millisecond. SQLite has one writer at a time,
+// so ids grow in the order of commits. They come from AUTOINCREMENT and are
+// never used twice, also after the newest message was deleted.
+//
+// Do not put the file on a network file system: WAL needs shared memory, and
+// the lease needs one clock.
+package sqlite
