@@ -1,0 +1,331 @@
+package balance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/balance"
+)
+
+// strategies are all of them, with the options that matter.
+func strategies() map[string]balance.Strategy {
+	return map[string]balance.Strategy{
+		"random":     balance.Random(),
+		"roundrobin": balance.RoundRobin(),
+		"p2c":        balance.LeastRequest(balance.LeastRequestOptions{}),
+		"p5c":        balance.LeastRequest(balance.LeastRequestOptions{Choices: 5}),
+		"p16c":       balance.LeastRequest(balance.LeastRequestOptions{Choices: 16}),
+	}
+}
+
+// seeded returns a balancer whose picks can be repeated.
+func seeded(t require.TestingT, s balance.Strategy, seed uint64) *balance.Balancer[string] {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	b, err := balance.New[string](s, balance.Options{Rand: rng.Uint64})
+	require.NoError(t, err)
+	return b
+}
+
+// equals returns n backends of weight 1 whose values are their IDs.
+func equals(n int) []balance.Backend[string] {
+	set := make([]balance.Backend[string], n)
+	for i := range set {
+		set[i] = balance.Backend[string]{ID: fmt.Sprint("b", i), Value: fmt.Sprint("b", i)}
+	}
+	return set
+}
+
+func inFlight(b *balance.Balancer[string]) map[string]int64 {
+	m := map[string]int64{}
+	for backend, s := range b.Stats() {
+		m[backend.ID] = s.InFlight
+	}
+	return m
+}
+
+// The model keeps the open picks of each backend by hand. Whatever the strategy and
+// however the set changes, the balancer's counts are those of the model.
+func TestInFlightEqualsTheOpenPicks(t *testing.T) {
+	t.Parallel()
+	for name, strategy := range strategies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(t *rapid.T) {
+				b := seeded(t, strategy, rapid.Uint64().Draw(t, "seed"))
+				type life struct {
+					open, picks, failures int64
+				}
+				model := map[string]*life{} // the members, by ID
+				type open struct {
+					pick balance.Pick[string]
+					of   *life
+				}
+				var picks []*open
+				add := func(t *rapid.T, p balance.Pick[string], err error) {
+					if len(model) == 0 {
+						require.ErrorIs(t, err, balance.ErrNoBackends)
+						return
+					}
+					require.NoError(t, err)
+					require.NotNil(t, model[p.Value], "a member")
+					require.Equal(t, p.Value, p.ID())
+					model[p.Value].open++
+					model[p.Value].picks++
+					picks = append(picks, &open{p, model[p.Value]})
+				}
+				t.Repeat(map[string]func(*rapid.T){
+					"update": func(t *rapid.T) {
+						set := equals(30)
+						for i := range set {
+							set[i].Weight = rapid.SampledFrom([]float64{0, 1, 1, 8}).Draw(t, "weight")
+						}
+						set = set[rapid.IntRange(0, 15).Draw(t, "from"):rapid.IntRange(15, 30).Draw(t, "to")]
+						require.NoError(t, b.Update(set))
+						next := map[string]*life{}
+						for _, backend := range set {
+							if next[backend.ID] = model[backend.ID]; next[backend.ID] == nil {
+								next[backend.ID] = &life{}
+							}
+						}
+						model = next
+					},
+					"bad update": func(t *rapid.T) {
+						require.ErrorIs(t, b.Update([]balance.Backend[string]{{ID: "b1"}, {ID: "b1"}}), balance.ErrBadBackend)
+					},
+					"pick": func(t *rapid.T) {
+						p, err := b.Pick()
+						add(t, p, err)
+					},
+					"pick except": func(t *rapid.T) {
+						except := rapid.SliceOfN(rapid.SampledFrom(equals(30)), 0, 40).Draw(t, "except")
+						var ids []string
+						untried := len(model)
+						for _, e := range except {
+							if model[e.ID] != nil && !slices.Contains(ids, e.ID) {
+								untried--
+							}
+							ids = append(ids, e.ID)
+						}
+						p, err := b.PickExcept(ids...)
+						add(t, p, err)
+						if err == nil && untried > 0 {
+							require.NotContains(t, ids, p.ID())
+						}
+					},
+					"done": func(t *rapid.T) {
+						if len(picks) == 0 {
+							t.Skip("no open pick")
+						}
+						i := rapid.IntRange(0, len(picks)-1).Draw(t, "which")
+						o := picks[i]
+						picks = slices.Delete(picks, i, i+1)
+						outcome := rapid.SampledFrom([]error{nil, errors.New("failed"), context.Canceled, fmt.Errorf("wrapped: %w", context.Canceled)}).Draw(t, "outcome")
+						for range rapid.IntRange(1, 3).Draw(t, "times") { // the first counts
+							o.pick.Done(outcome)
+						}
+						require.Empty(t, o.pick.ID())
+						o.of.open--
+						if outcome != nil && !errors.Is(outcome, context.Canceled) {
+							o.of.failures++
+						}
+					},
+					"": func(t *rapid.T) {
+						share := 0.0
+						n := 0
+						for backend, s := range b.Stats() {
+							l := model[backend.ID]
+							require.Equal(t, life{s.InFlight, s.Picks, s.Failures}, *l, backend.ID)
+							share += s.Share
+							n++
+						}
+						require.Len(t, model, n)
+						if n > 0 && share != 0 {
+							require.InDelta(t, 1, share, 1e-9)
+						}
+					},
+				})
+			})
+		})
+	}
+}
+
+func TestARemovedBackendComesBackAsANewOne(t *testing.T) {
+	t.Parallel()
+	b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 1)
+	require.NoError(t, b.Update(equals(1)))
+	old, err := b.Pick()
+	require.NoError(t, err)
+	require.NoError(t, b.Update(nil))
+	require.NoError(t, b.Update(equals(1)))
+	_, err = b.Pick()
+	require.NoError(t, err)
+	old.Done(errors.New("late"))
+	for _, s := range b.Stats() {
+		require.Equal(t, balance.Stats{InFlight: 1, Picks: 1, Share: 1}, s)
+	}
+}
+
+func TestUpdateRefusesABadSetAndKeepsTheOld(t *testing.T) {
+	t.Parallel()
+	b := seeded(t, balance.Random(), 1)
+	require.NoError(t, b.Update(equals(2)))
+	for name, set := range map[string][]balance.Backend[string]{
+		"empty ID":        {{}},
+		"repeated ID":     {{ID: "a"}, {ID: "a"}},
+		"negative weight": {{ID: "a", Weight: -1}},
+		"NaN weight":      {{ID: "a", Weight: math.NaN()}},
+		"infinite weight": {{ID: "a", Weight: math.Inf(1)}},
+	} {
+		require.ErrorIs(t, b.Update(set), balance.ErrBadBackend, name)
+		require.Equal(t, map[string]int64{"b0": 0, "b1": 0}, inFlight(b), name)
+	}
+}
+
+func TestUpdateCopiesItsArgument(t *testing.T) {
+	t.Parallel()
+	b := seeded(t, balance.Random(), 1)
+	set := equals(1)
+	require.NoError(t, b.Update(set))
+	set[0].Value = "changed"
+	p, err := b.Pick()
+	require.NoError(t, err)
+	require.Equal(t, "b0", p.Value)
+}
+
+func TestNewRefusesBadOptions(t *testing.T) {
+	t.Parallel()
+	_, err := balance.New[int](nil, balance.Options{})
+	require.ErrorContains(t, err, "strategy is nil")
+	for _, choices := range []int{-1, 1, 17} {
+		_, err := balance.New[int](balance.LeastRequest(balance.LeastRequestOptions{Choices: choices}), balance.Options{})
+		require.ErrorContains(t, err, fmt.Sprintf("Choices is %d", choices))
+	}
+}
+
+func TestTheZeroBalancerHasNoBackends(t *testing.T) {
+	t.Parallel()
+	var b balance.Balancer[int]
+	_, err := b.Pick()
+	require.ErrorIs(t, err, balance.ErrNoBackends)
+	_, err = b.PickExcept("a")
+	require.ErrorIs(t, err, balance.ErrNoBackends)
+	for range b.Stats() {
+		t.Fatal("yielded")
+	}
+	var p balance.Pick[int]
+	p.Done(nil)
+}
+
+func TestDoEndsThePickHoweverItsFunctionEnds(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	for name, f := range map[string]struct {
+		f        func()
+		failures int64
+	}{
+		"return": {func() {}, 0},
+		"panic":  {func() { panic(boom) }, 1},
+		"goexit": {runtime.Goexit, 1},
+	} {
+		b := seeded(t, balance.RoundRobin(), 1)
+		require.NoError(t, b.Update(equals(3)))
+		var caller sync.WaitGroup
+		caller.Go(func() {
+			defer func() { _ = recover() }()
+			_ = b.Do(t.Context(), func(context.Context, string) error {
+				require.Equal(t, int64(1), inFlight(b)["b0"])
+				f.f()
+				return nil
+			})
+		})
+		caller.Wait()
+		for backend, s := range b.Stats() {
+			require.Zero(t, s.InFlight, name)
+			if backend.ID == "b0" {
+				require.Equal(t, f.failures, s.Failures, name)
+			}
+		}
+	}
+	b := seeded(t, balance.RoundRobin(), 1)
+	require.ErrorIs(t, b.Do(t.Context(), func(context.Context, string) error { panic("called") }), balance.ErrNoBackends)
+	require.NoError(t, b.Update(equals(1)))
+	require.Equal(t, boom, b.Do(t.Context(), func(context.Context, string) error { return boom }))
+}
+
+// Picks run while the set changes all the time. Each is of a backend that is or was
+// a member, and when all are done nothing is under way.
+func TestPicksDuringUpdatesAreWhole(t *testing.T) {
+	t.Parallel()
+	for name, strategy := range strategies() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, err := balance.New[string](strategy, balance.Options{})
+			require.NoError(t, err)
+			require.NoError(t, b.Update(equals(20)))
+			var workers sync.WaitGroup
+			for range 4 {
+				workers.Go(func() {
+					for range 2000 {
+						p, err := b.Pick()
+						if err != nil || p.ID() != p.Value {
+							t.Errorf("pick of %q is %q: %v", p.ID(), p.Value, err)
+							return
+						}
+						p.Done(nil)
+					}
+				})
+			}
+			workers.Go(func() {
+				for i := range 300 {
+					set := equals(20)[i%10 : i%10+1+i%11]
+					for j := range set {
+						set[j].Weight = float64(1 + (i+j)%3)
+					}
+					if err := b.Update(set); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			workers.Wait()
+			for id, n := range inFlight(b) {
+				require.Zero(t, n, id)
+			}
+		})
+	}
+}
+
+func TestANodeFillsACacheLine(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, uintptr(64), balance.NodeSize)
+}
+
+func TestPickAndDoneAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for name, strategy := range strategies() {
+		for _, weight := range []float64{1, 3} {
+			b, err := balance.New[string](strategy, balance.Options{})
+			require.NoError(t, err)
+			set := equals(20)
+			set[0].Weight = weight
+			require.NoError(t, b.Update(set))
+			require.Zero(t, testing.AllocsPerRun(200, func() {
+				p, _ := b.Pick()
+				q, _ := b.PickExcept(p.ID())
+				q.Done(nil)
+				p.Done(nil)
+			}), name)
+		}
+	}
+}

@@ -1,0 +1,25 @@
+package balance
+
+import "unsafe"
+
+// NodeSize is the size of what is kept for one backend.
+const NodeSize = unsafe.Sizeof(node{})
+
+// Pair is the draw of two candidates.
+var Pair = pair
+
+// ScheduleOf returns the turns for weights of which the heaviest is 1.
+func ScheduleOf(weights []float64) []uint32 { return newSchedule(weights) }
+
+// AliasShares returns the exact probability of each index in the alias table for
+// weights of which the heaviest is 1.
+func AliasShares(weights []float64) []float64 {
+	a := newAlias(weights)
+	shares := make([]float64, len(weights))
+	for i, c := range a.columns {
+		own := float64(c.threshold) / (1 << 32)
+		shares[i] += own / float64(len(weights))
+		shares[c.other] += (1 - own) / float64(len(weights))
+	}
+	return shares
+}

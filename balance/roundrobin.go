@@ -1,0 +1,76 @@
+package balance
+
+import (
+	"container/heap"
+	"math"
+)
+
+// RoundRobin returns the strategy by which the backends take turns, each as often
+// as its weight says. It knows nothing of load. An update of the set does not begin
+// the turns anew, so that frequent updates do not favour the first backends.
+//
+// With equal weights a turn is one atomic addition and a division. Otherwise the
+// turns follow a table, made when the set changes, of 64 turns a backend on the
+// average: the shares are right to a hundredth of an average one, every backend
+// has at least one turn, and the turns of each are spread evenly (earliest deadline
+// first). A turn then costs one look-up more.
+func RoundRobin() Strategy { return roundRobinStrategy{} }
+
+type roundRobinStrategy struct{}
+
+func (roundRobinStrategy) configure(c *chooser) error {
+	c.kind = roundRobin
+	return nil
+}
+
+func (c *chooser) nextTurn(s *set) int {
+	turn := c.turn.Add(1) - 1
+	if s.schedule != nil {
+		return int(s.schedule[turn%uint64(len(s.schedule))])
+	}
+	return int(turn % uint64(len(s.nodes)))
+}
+
+// turnsEach is the average number of turns of a backend in a schedule.
+const turnsEach = 64
+
+// newSchedule returns the order of turns for weights that are positive, and at most
+// 1.
+func newSchedule(weights []float64) []uint32 {
+	sum := 0.0
+	for _, w := range weights {
+		sum += w
+	}
+	var h deadlines
+	total := 0
+	for i, w := range weights {
+		turns := max(1, int(math.Round(w/sum*float64(turnsEach*len(weights)))))
+		total += turns
+		h = append(h, deadline{index: uint32(i), period: 1 / float64(turns), next: 0.5 / float64(turns)})
+	}
+	heap.Init(&h)
+	schedule := make([]uint32, total)
+	for i := range schedule {
+		schedule[i] = h[0].index
+		h[0].next += h[0].period
+		heap.Fix(&h, 0)
+	}
+	return schedule
+}
+
+// deadline is the time of a backend's next turn, in a schedule that lasts from 0
+// to 1.
+type deadline struct {
+	index        uint32
+	period, next float64
+}
+
+type deadlines []deadline
+
+func (h deadlines) Len() int { return len(h) }
+func (h deadlines) Less(i, j int) bool {
+	return h[i].next < h[j].next || h[i].next == h[j].next && h[i].index < h[j].index
+}
+func (h deadlines) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *deadlines) Push(any)     { panic("balance: a schedule's heap does not grow") }
+func (h *deadlines) Pop() any     { panic("balance: a schedule's heap does not shrink") }
