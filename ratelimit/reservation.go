@@ -1,0 +1,176 @@
+package ratelimit
+
+import (
+	"runtime"
+	"time"
+)
+
+// Reservation is the promise of [Limiter.Reserve] that its units may be used once
+// [Reservation.Delay] has passed. It is a small value: nothing is allocated for it,
+// and a reservation that is used needs no further call.
+//
+// The zero value is a reservation of nothing, with no delay. A copy is the same
+// reservation but does not know when the other is cancelled: cancel one of them.
+//
+// Delay is safe for concurrent use by multiple goroutines; Cancel is not.
+type Reservation struct {
+	limiter  *Limiter // nil once cancelled
+	state    *state
+	n        int64
+	end      int64 // the word that the charge left
+	refunded int64 // what state.refunded was before the charge, or less
+	act      int64 // when the units may be used, in nanoseconds from the epoch
+}
+
+// Reserve takes n units ahead of time. The units may be used when the reservation's
+// Delay has passed; nothing that asks later is served earlier. A maxWait of zero or
+// less accepts no delay, which is Take(n) with a way back.
+//
+// Returns a *LimitError, and charges nothing, when the delay would be longer than
+// maxWait (ErrLimited) or when n is negative or above the burst (ErrNegative,
+// ErrExceedsBurst). A wait is never longer than a frame of the limiter, which is 13
+// days or more.
+func (l *Limiter) Reserve(n int64, maxWait time.Duration) (Reservation, error) {
+	r, _, err := l.reserve(n, maxWait, farAway)
+	return r, err
+}
+
+// reserve takes n units that may be used at once, or after a delay of at most
+// maxWait that ends before the deadline, in nanoseconds from the epoch.
+func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reservation, time.Duration, error) {
+	if n == 0 {
+		return Reservation{}, 0, nil
+	}
+	for {
+		ns := int64(time.Since(l.epoch))
+		s, now := l.at(ns)
+		refunded := s.refunded.Load() // before the word: see Cancel
+		word := s.word.Load()
+		if word == frozen {
+			runtime.Gosched()
+			continue
+		}
+		if n < 0 {
+			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: never, Err: ErrNegative}
+		}
+		if n > s.burst {
+			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: never, Err: ErrExceedsBurst}
+		}
+		end := max(word, now) + n*s.cost
+		wait := max(0, end-now-s.tol)
+		delay := s.duration(wait)
+		if wait > budget || delay > 0 && (delay > maxWait || int64(delay) >= deadline-ns) {
+			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: delay, Err: ErrLimited}
+		}
+		if s.word.CompareAndSwap(word, end) {
+			return Reservation{
+				limiter: l, state: s, n: n, end: end, refunded: refunded, act: ns + int64(delay),
+			}, delay, nil
+		}
+	}
+}
+
+// Delay returns how long to wait from now until the units may be used; zero if they
+// may be used already, and if the reservation was cancelled.
+func (r *Reservation) Delay() time.Duration {
+	if r.limiter == nil {
+		return 0
+	}
+	return max(0, time.Duration(r.act-int64(time.Since(r.limiter.epoch))))
+}
+
+// Cancel says that the units were not used and will not be: they are given back, as
+// far as nobody was promised anything that rests on them. Calling it again does
+// nothing.
+//
+// If nothing was taken since, everything is given back, whenever Cancel is called.
+// Otherwise the burst sets a limit. Suppose that the next in the queue was promised
+// its units at 12:00: it still comes at 12:00, and if all that is given back
+// could be taken by then as well, more than a burst might pass at once. So
+// Cancel gives back at most the burst less what was taken since, and at most what
+// would have remained of this reservation's debt by now. After a change of limit
+// only what nothing rested on is given back.
+func (r *Reservation) Cancel() {
+	if r.limiter == nil {
+		return
+	}
+	l := r.limiter
+	r.limiter = nil
+
+	// Let T be the theoretical arrival time that would stand if every cancelled
+	// reservation had never been. With charges of c units at the times t, T is
+	// the maximum over all charges of t plus all c from that charge on. The word
+	// must not fall below T. Without this reservation, the terms of the charges
+	// before it shrink by its cost; the terms of the charges behind it do not
+	// shrink at all, and bound what can be given back:
+	//
+	//   - a charge with a delay has t = end - tol, so its term is at most
+	//     word - tol + everything charged behind this reservation;
+	//   - a charge without delay had t <= now and began at or after r.end, so
+	//     its term is at most word - r.end + now.
+	//
+	// What was given back since, from the middle of the queue, has lowered the
+	// word without lowering these terms, and counts against them (given). Only a
+	// cancellation of the very last charge is left out of refunded: after it all
+	// is as if the charge had never been.
+	//
+	// Order matters. refunded is raised before the word is lowered and read
+	// after the word is loaded, and the clock is read after that, so that each of
+	// them errs on the side of giving less back.
+	var own int64 // raised by us for a swap that failed
+	for {
+		s := r.state
+		word := s.word.Load()
+		given := s.refunded.Load() - own - r.refunded
+		if word == frozen {
+			next := s.next.Load()
+			if next == nil {
+				runtime.Gosched()
+				continue
+			}
+			if !r.follow(next, given) {
+				return
+			}
+			own = 0
+			continue
+		}
+		cost := mulDiv(r.n, s.cost, 1)
+		behind := word + given - r.end
+		if behind == 0 {
+			if s.word.CompareAndSwap(word, word-min(cost, word-lowest)) {
+				return
+			}
+			continue
+		}
+		now := s.clamp(int64(time.Since(l.epoch)) - s.base)
+		back := min(cost, s.tol-behind-given, r.end-now-given)
+		if back <= 0 {
+			return
+		}
+		s.refunded.Add(back)
+		if s.word.CompareAndSwap(word, word-back) {
+			return
+		}
+		own += back
+	}
+}
+
+// follow finds the place of r in the state that took the place of its own, and
+// reports whether there is one.
+func (r *Reservation) follow(next *state, given int64) bool {
+	s := r.state
+	switch {
+	case next.limit == s.limit && next.initial != lowest: // another frame
+		r.end -= (next.base - s.base) * s.scale
+	case s.final+given == r.end: // another limit, and r was the last charge
+		r.end, r.refunded = next.initial, 0
+	default:
+		return false
+	}
+	r.state = next
+	return true
+}
+
+// clamp converts nanoseconds from the base to ticks, at the nearer end of the frame
+// if they lie outside.
+func (c *core) clamp(ns int64) int64 { return min(max(ns, -c.span), c.span) * c.scale }
