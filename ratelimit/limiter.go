@@ -226,7 +226,8 @@ func (l *Limiter) reframe(ns int64) (*state, int64) {
 
 // Wait takes n units, sleeping until they are there. Those who wait are served in
 // the order in which they asked, and nothing that asks later, be it Allow or one
-// unit, overtakes them.
+// unit, overtakes them. Only units that somebody gave back may reach a later and
+// smaller request first; those who wait come at the times they were promised.
 //
 // It charges nothing and returns at once when ctx has ended (the error is
 // ctx.Err()), when ctx would end before the units are there or in the same moment

@@ -273,6 +273,11 @@ func TestTimesFromElsewhere(t *testing.T) {
 			require.False(t, k.TakeAt("a", at, 1).Allowed)
 			require.False(t, l.TakeAt(at.Add(-100*365*day), 1).Allowed, "long before: refused")
 			require.False(t, k.TakeAt("a", at.Add(-100*365*day), 1).Allowed)
+			for frames := range time.Duration(12) {
+				at := at.Add(-frames * limit.Frame())
+				require.False(t, l.TakeAt(at, 1).Allowed, "%d frames before: refused", frames)
+				require.False(t, k.TakeAt("a", at, 1).Allowed)
+			}
 			if year := at.Year(); year < 1900 || year > 2100 {
 				return // beyond what a time.Duration from now can reach, time stands still
 			}
@@ -280,6 +285,14 @@ func TestTimesFromElsewhere(t *testing.T) {
 			require.True(t, k.TakeAt("a", at.Add(time.Second), 10).Allowed)
 		})
 	}
+}
+
+func TestAskingForNothingElsewhereLeavesALimiterFresh(t *testing.T) {
+	limit := ratelimit.Per(1023, time.Second).Burst(10)
+	l := newLimiter(t, limit)
+	now := time.Now()
+	require.True(t, l.TakeAt(now.Add(10*limit.Frame()), 0).Allowed)
+	require.True(t, l.TakeAt(now, 10).Allowed)
 }
 
 func TestALeapForwardAndBackForgetsNothing(t *testing.T) {
@@ -321,6 +334,7 @@ func TestHotPathsAllocateNothing(t *testing.T) {
 			r.Cancel()
 		},
 		"Limit":        func() { _ = l.Limit() },
+		"SetLimit":     func() { _ = l.SetLimit(plenty) }, // as it is
 		"Keyed.Allow":  func() { users.Allow("a key that is long enough not to be small") },
 		"Keyed.Take":   func() { sink = users.Take("b", 2) },
 		"Keyed.TakeAt": func() { sink = pairs.TakeAt(pair{"c", 1}, now, 2) },

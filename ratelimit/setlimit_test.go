@@ -109,6 +109,48 @@ func TestChangingLimitsMintsNothing(t *testing.T) {
 	})
 }
 
+func TestChangingLimitsForgivesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := ratelimit.Per(1023, time.Second).Burst(10)
+		l := newLimiter(t, one)
+		for range 5 {
+			_, err := l.Reserve(7, time.Hour)
+			require.NoError(t, err)
+		}
+		before := l.Take(0).ResetAfter
+		for range 10_000 {
+			require.NoError(t, l.SetLimit(ratelimit.Per(1009, time.Second).Burst(10)))
+			require.NoError(t, l.SetLimit(one))
+		}
+		after := l.Take(0).ResetAfter
+		require.GreaterOrEqual(t, after, before)
+		require.Less(t, after, before+time.Millisecond, "and the rounding against the caller stays small")
+	})
+}
+
+func TestSetLimitRefusesNobodyInPassing(t *testing.T) {
+	l := newLimiter(t, plenty)
+	var wg sync.WaitGroup
+	var stop atomic.Bool
+	for range 3 {
+		wg.Go(func() {
+			for !stop.Load() {
+				if !l.Allow() || !l.Take(1).Allowed || l.Wait(t.Context(), 1) != nil {
+					t.Error("refused though there was plenty")
+					return
+				}
+			}
+		})
+	}
+	for i := range int64(2000) {
+		if err := l.SetLimit(plenty.Burst(1<<40 - i)); err != nil {
+			t.Error(err)
+		}
+	}
+	stop.Store(true)
+	wg.Wait()
+}
+
 func TestSetLimitUnderContentionKeepsTheBound(t *testing.T) {
 	fast := ratelimit.Per(1_000_000, time.Second).Burst(1000)
 	slow := ratelimit.Per(1023, time.Second).Burst(10)

@@ -24,11 +24,9 @@ type set struct {
 	tags [ways]uint64 // guarded by mu
 	word [ways]int64  // guarded by mu
 
-	// Counters, guarded by mu: small, and emptied into the table's when full, so
-	// that no counter is shared on the hot path.
-	allowed   uint32
-	denied    uint16
-	inherited uint16
+	// Counters, guarded by mu: small, to fit in, and emptied into the table's when
+	// they are full, so that hardly ever a shared counter is touched.
+	allowed, denied, inherited uint16
 }
 
 // table maps hashes to words. It is bounded, has no pointers for the garbage
@@ -88,10 +86,7 @@ func (t *table) take(tag uint64, ns, n int64) (word, now int64, ok bool) {
 	if newcomer && s.tags[slot] == 0 {
 		word = unused
 	} else if newcomer && word > now {
-		s.inherited++
-		if s.inherited == 0 {
-			t.inherited.Add(1 << 16)
-		}
+		count(&s.inherited, &t.inherited)
 	}
 	if n == 0 || !t.possible(n) {
 		ok = n == 0
@@ -102,18 +97,20 @@ func (t *table) take(tag uint64, ns, n int64) (word, now int64, ok bool) {
 		}
 	}
 	if ok {
-		s.allowed++
-		if s.allowed == 0 {
-			t.allowed.Add(1 << 32)
-		}
+		count(&s.allowed, &t.allowed)
 	} else {
-		s.denied++
-		if s.denied == 0 {
-			t.denied.Add(1 << 16)
-		}
+		count(&s.denied, &t.denied)
 	}
 	s.mu.Unlock()
 	return word, now, ok
+}
+
+// count adds one to a small counter that overflows into a large one.
+func count(small *uint16, large *atomic.Uint64) {
+	*small++
+	if *small == 0 {
+		large.Add(1 << 16)
+	}
 }
 
 // decideFor is take with the details.
