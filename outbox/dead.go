@@ -50,9 +50,10 @@ func (o *Outbox) deadAfter(ctx context.Context, db *sql.DB, last int64) (page []
 			return err
 		}
 		defer func() { _ = rows.Close() }()
+		var m Message
+		r := newReader(&m, &m.Attempt, &m.LastError)
 		for rows.Next() {
-			var m Message
-			if err := scanMessage(rows, &m); err != nil {
+			if err := r.read(rows); err != nil {
 				return err
 			}
 			page = append(page, m)
@@ -72,7 +73,7 @@ func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, e
 		return 0, nil
 	}
 	s := &sqlStore{o.sql, db}
-	list := idList(ids)
+	list := listOf(ids)
 	var n int64
 	err := s.retryBusy(ctx, func() error {
 		return inTx(ctx, db, func(tx *sql.Tx) (err error) {

@@ -3,10 +3,9 @@ package outbox
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/outbox/internal/dialect"
@@ -19,7 +18,11 @@ type sqlStore struct {
 }
 
 func (s *sqlStore) check(ctx context.Context) error {
-	version, err := schemaVersion(ctx, s.sql, s.db)
+	var version int
+	err := s.retryBusy(ctx, func() (err error) {
+		version, err = schemaVersion(ctx, s.sql, s.db)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -89,75 +92,63 @@ func (s *sqlStore) fence(ctx context.Context, e execer, epoch int64, d time.Dura
 }
 
 func (s *sqlStore) ready(ctx context.Context, limit, size int) ([]entry, bool, error) {
-	return s.read(ctx, s.sql.Ready, limit, size)
+	return s.read(ctx, s.sql.Ready, limit, size, func(e *entry) []any { return []any{&e.state} })
 }
 
 func (s *sqlStore) waiting(ctx context.Context, limit, size int) ([]entry, bool, error) {
-	return s.read(ctx, s.sql.Waiting, limit, size)
-}
-
-func (s *sqlStore) read(ctx context.Context, query string, limit, size int) (entries []entry, more bool, err error) {
-	err = s.retryBusy(ctx, func() error {
-		entries, more, err = s.readOnce(ctx, query, limit, size)
-		return err
+	return s.read(ctx, s.sql.Waiting, limit, size, func(e *entry) []any {
+		return []any{&e.Attempt, &e.LastError, &e.place, &e.state}
 	})
-	return entries, more, err
 }
 
-func (s *sqlStore) readOnce(ctx context.Context, query string, limit, size int) (entries []entry, more bool, err error) {
-	rows, err := s.db.QueryContext(ctx, query, limit)
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = rows.Close() }()
-	entries = make([]entry, 0, limit)
-	for rows.Next() {
+func (s *sqlStore) read(ctx context.Context, query string, limit, size int, more func(*entry) []any) (entries []entry, full bool, err error) {
+	err = s.retryBusy(ctx, func() error {
+		rows, err := s.db.QueryContext(ctx, query, limit)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = rows.Close() }()
+		entries = make([]entry, 0, limit)
 		var e entry
-		if err := scanMessage(rows, &e.Message, &e.place, &e.state); err != nil {
-			return nil, false, err
-		}
-		e.Attempt++
-		entries = append(entries, e)
-		if size -= len(e.Payload); size <= 0 {
-			return entries, true, rows.Close()
-		}
-	}
-	return entries, len(entries) == limit, rows.Err()
-}
-
-// scanMessage reads the columns that Ready, Waiting and Dead have in common, and
-// then more.
-func scanMessage(rows *sql.Rows, m *Message, more ...any) error {
-	var header string
-	var createdAt, deliverAt int64
-	err := rows.Scan(append([]any{
-		&m.ID, &m.Topic, &m.Key, &m.Type, &m.Payload, &header, &createdAt, &deliverAt, &m.Attempt, &m.LastError,
-	}, more...)...)
-	if err != nil {
-		return err
-	}
-	if m.Header, err = decodeHeader(header); err != nil {
-		return fmt.Errorf("message %d: %w", m.ID, err)
-	}
-	m.CreatedAt, m.DeliverAt = fromMicros(createdAt), fromMicros(deliverAt)
-	return nil
-}
-
-func (s *sqlStore) settle(ctx context.Context, epoch int64, d time.Duration, decisions []decision) error {
-	steps := s.steps(decisions)
-	return s.retryBusy(ctx, func() error {
-		return inTx(ctx, s.db, func(tx *sql.Tx) error {
-			if err := s.fence(ctx, tx, epoch, d); err != nil {
+		r := newReader(&e.Message, more(&e)...)
+		for left := size; left > 0 && rows.Next(); left -= len(e.Payload) {
+			if err := r.read(rows); err != nil {
 				return err
 			}
-			for _, step := range steps {
-				if _, err := tx.ExecContext(ctx, step.query, step.list); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+			entries = append(entries, e)
+			entries[len(entries)-1].Attempt++
+			full = left <= len(e.Payload)
+		}
+		full = full || len(entries) == limit
+		return errors.Join(rows.Err(), rows.Close())
 	})
+	return entries, full, err
+}
+
+// A reader scans the columns that Ready, Waiting and Dead have in common, and
+// then more, into one message again and again.
+type reader struct {
+	m                    *Message
+	header               string
+	createdAt, deliverAt int64
+	dest                 []any
+}
+
+func newReader(m *Message, more ...any) *reader {
+	r := &reader{m: m}
+	r.dest = append([]any{&m.ID, &m.Topic, &m.Key, &m.Type, &m.Payload, &r.header, &r.createdAt, &r.deliverAt}, more...)
+	return r
+}
+
+func (r *reader) read(rows *sql.Rows) (err error) {
+	if err := rows.Scan(r.dest...); err != nil {
+		return err
+	}
+	if r.m.Header, err = decodeHeader(r.header); err != nil {
+		return fmt.Errorf("message %d: %w", r.m.ID, err)
+	}
+	r.m.CreatedAt, r.m.DeliverAt = fromMicros(r.createdAt), fromMicros(r.deliverAt)
+	return nil
 }
 
 // inTx commits what f does, or rolls it back if f fails.
@@ -171,117 +162,6 @@ func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 		return err
 	}
 	return tx.Commit()
-}
-
-// A step is one statement with its list.
-type step struct{ query, list string }
-
-// The elements of the lists of package dialect.
-type (
-	holding struct {
-		ID      int64  `json:"id"`
-		Attempt int    `json:"attempt"`
-		In      *int64 `json:"in"`
-		At      *int64 `json:"at"`
-		Error   string `json:"error"`
-	}
-	parking struct {
-		Key string `json:"key"`
-		In  int64  `json:"in"`
-	}
-)
-
-// steps returns the statements that carry out decisions, in an order that can be
-// repeated: copies come before deletions.
-func (s *sqlStore) steps(decisions []decision) []step {
-	var (
-		parked                      []parking
-		hold, rehold                []holding // from outbox_messages, and from outbox_waiting
-		bury, rebury                []holding
-		deleteReady, deleteWaiting  []int64
-		due                         []string
-		dueSeen, parkedSeen         = map[string]bool{}, map[string]bool{}
-		appendHolding, appendBurial *[]holding
-	)
-	for i := range decisions {
-		d := &decisions[i]
-		if d.verdict == untouched || d.verdict == held && d.place == inParked {
-			continue
-		}
-		deletes := &deleteWaiting
-		appendHolding, appendBurial = &rehold, &rebury
-		if d.place == inReady {
-			deletes, appendHolding, appendBurial = &deleteReady, &hold, &bury
-		}
-		h := holding{ID: d.ID, Attempt: d.attempts, Error: d.reason}
-		switch d.verdict {
-		case delayed:
-			h.At = new(micros(d.DeliverAt))
-		case failed:
-			if in := d.delay.Microseconds(); d.Key == "" {
-				h.In = &in
-			} else {
-				parked = append(parked, parking{d.Key, in})
-				parkedSeen[d.Key] = true
-			}
-		}
-		switch d.verdict {
-		case held, delayed, failed:
-			*appendHolding = append(*appendHolding, h)
-		case dead:
-			*appendBurial = append(*appendBurial, h)
-		}
-		if d.place == inReady || d.verdict == acked || d.verdict == dead {
-			*deletes = append(*deletes, d.ID)
-		}
-		if d.place == inParked && !dueSeen[d.Key] {
-			dueSeen[d.Key] = true
-			due = append(due, d.Key)
-		}
-	}
-	// A key that got on is due again at once, or free; one that failed is not.
-	n := 0
-	for _, key := range due {
-		if !parkedSeen[key] {
-			due[n] = key
-			n++
-		}
-	}
-	due = due[:n]
-
-	var steps []step
-	add := func(query string, n int, list any) {
-		if n > 0 {
-			b, _ := json.Marshal(list) // of numbers and strings: no error
-			steps = append(steps, step{query, string(b)})
-		}
-	}
-	add(s.sql.Park, len(parked), parked)
-	add(s.sql.HoldReady, len(hold), hold)
-	add(s.sql.HoldWaiting, len(rehold), rehold)
-	add(s.sql.BuryReady, len(bury), bury)
-	add(s.sql.BuryWaiting, len(rebury), rebury)
-	if len(deleteReady) > 0 {
-		steps = append(steps, step{s.sql.DeleteReady, idList(deleteReady)})
-	}
-	if len(deleteWaiting) > 0 {
-		steps = append(steps, step{s.sql.DeleteWaiting, idList(deleteWaiting)})
-	}
-	add(s.sql.Due, len(due), due)
-	add(s.sql.Unpark, len(due), due)
-	return steps
-}
-
-func idList(ids []int64) string {
-	b := make([]byte, 0, 2+len(ids)*8)
-	b = append(b, '[')
-	for i, id := range ids {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = strconv.AppendInt(b, id, 10)
-	}
-	return string(append(b, ']'))
 }
 
 // busyBound is how long a call goes on trying while others hold a lock.

@@ -175,8 +175,8 @@ func (m *model) rollbackAll() {
 
 func (m *model) restart(r *rapid.T) {
 	m.box = newOutbox(r, m.d, outbox.Options{
-		Batch:      rapid.SampledFrom([]int{1, 2, 3, 5, 100}).Draw(r, "batch"),
-		BatchBytes: rapid.SampledFrom([]int{1, 20, 1 << 20}).Draw(r, "bytes"),
+		Batch:       rapid.SampledFrom([]int{1, 2, 3, 5, 100}).Draw(r, "batch"),
+		BatchBytes:  rapid.SampledFrom([]int{1, 20, 1 << 20}).Draw(r, "bytes"),
 		MaxAttempts: rapid.SampledFrom([]int{1, 2, 3, -1}).Draw(r, "max attempts"),
 	})
 }

@@ -45,7 +45,7 @@ var statements = dialect.SQL{
 	// State 1 is blocked (its key is parked), 2 is early (its time has not
 	// come), 0 is neither. Place 0 is outbox_messages, 1 is outbox_waiting by
 	// its own time, 2 is outbox_waiting by the time of its key.
-	Ready: `SELECT id, topic, message_key, type, payload, header, created_at, deliver_at, 0, '', 0,
+	Ready: `SELECT id, topic, message_key, type, payload, header, created_at, deliver_at,
 	CASE WHEN deliver_at > ` + now + ` THEN 2
 	WHEN message_key <> '' AND EXISTS (SELECT 1 FROM outbox_parked p WHERE p.message_key = m.message_key) THEN 1
 	ELSE 0 END

@@ -11,6 +11,8 @@ package sqlite
 // A row of outbox_waiting either has a time of its own (due_at), or waits for
 // its key (due_at is null). A key for which messages wait is in outbox_parked
 // with the time of its next try; none of its messages is published before.
+// outbox_parked_due says that it is unique, which is obvious, so that SQLite
+// knows that the messages behind it need no sorting.
 //
 // outbox_leases has one row, bucket 0: one drainer at a time. A row for each
 // bucket of keys would let several drainers share the work.
@@ -45,7 +47,7 @@ var versions = [][]string{{
 	message_key TEXT    NOT NULL PRIMARY KEY,
 	due_at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID`,
-	`CREATE INDEX outbox_parked_due ON outbox_parked (due_at, message_key)`,
+	`CREATE UNIQUE INDEX outbox_parked_due ON outbox_parked (due_at, message_key)`,
 	`CREATE TABLE outbox_dead (
 	id          INTEGER PRIMARY KEY,
 	topic       TEXT    NOT NULL,

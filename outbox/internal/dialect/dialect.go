@@ -43,13 +43,14 @@ type SQL struct {
 	// Release ends the lease if the epoch is still ours (epoch).
 	Release string
 
-	// Ready selects the oldest messages of outbox_messages (limit). Columns of
-	// this and of Waiting: id, topic, key, type, payload, header, created_at,
-	// deliver_at, attempts made, last error, place, state; see package outbox
-	// for the last two.
+	// Ready selects the oldest messages of outbox_messages (limit): the columns
+	// id, topic, key, type, payload, header, created_at, deliver_at that every
+	// list of messages begins with, and then the state. For numbers of states
+	// and places see package outbox.
 	Ready string
 	// Waiting selects the messages of outbox_waiting whose time has come,
-	// longest due first, and for one key in order of id (limit).
+	// longest due first, and for one key in order of id (limit); then the
+	// attempts made, the last error, the place and the state.
 	Waiting string
 
 	// Park parks keys ([{key, in}]).
@@ -70,8 +71,8 @@ type SQL struct {
 	// Unpark frees those of the keys for which no message waits ([key]).
 	Unpark string
 
-	// Dead selects dead messages (id after which to start, limit): id, topic,
-	// key, type, payload, header, created_at, deliver_at, attempts made, error.
+	// Dead selects dead messages in order of id (id after which to start,
+	// limit); then the attempts made and the last error.
 	Dead string
 	// Replay copies dead messages to outbox_waiting ([id]).
 	Replay string

@@ -1,0 +1,581 @@
+package outbox_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/outbox"
+)
+
+// The tests of this file run the real drainer on a database in memory, in a
+// bubble where time is virtual: they are exact, and a goroutine that is left
+// behind fails them.
+
+// A log is what a publisher accepted, and when.
+type log struct {
+	mu    sync.Mutex
+	names []string
+	times []time.Time
+}
+
+func (l *log) note(m outbox.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.names = append(l.names, string(m.Payload))
+	l.times = append(l.times, time.Now())
+}
+
+func (l *log) take() ([]string, []time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names, times := l.names, l.times
+	l.names, l.times = nil, nil
+	return names, times
+}
+
+func (l *log) publisher(fail func(ctx context.Context, m outbox.Message) error) outbox.Publisher {
+	return outbox.PublisherFunc(func(ctx context.Context, m outbox.Message) error {
+		if fail != nil {
+			if err := fail(ctx, m); err != nil {
+				return err
+			}
+		}
+		l.note(m)
+		return nil
+	})
+}
+
+func msg(key, name string) outbox.Message {
+	return outbox.Message{Topic: "t", Key: key, Payload: []byte(name)}
+}
+
+// running starts Run and returns a function that ends it and wants nil.
+func running(t *testing.T, box *outbox.Outbox, f *outbox.Fake, p outbox.Publisher) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- box.RunOn(ctx, f, p) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-done)
+	}
+}
+
+func TestWakeDeliversAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, f, l := newOutbox(t, outbox.Options{PollMin: time.Hour, PollMax: time.Hour}), outbox.NewFake(), new(log)
+		stop := running(t, box, f, l.publisher(nil))
+		synctest.Wait() // idle
+		f.Add(msg("k", "1"), msg("k", "2"))
+		start := time.Now()
+		for range 1000 {
+			box.Wake() // never blocks, and is one
+		}
+		synctest.Wait()
+		names, times := l.take()
+		require.Equal(t, []string{"1", "2"}, names)
+		require.Equal(t, []time.Time{start, start}, times)
+		require.LessOrEqual(t, f.Calls("ready"), 5)
+		stop()
+	})
+}
+
+func TestIdlePollingSlowsDownAndWakesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, f, l := newOutbox(t, outbox.Options{PollMin: 10 * time.Millisecond, PollMax: time.Second, Lease: time.Hour}), outbox.NewFake(), new(log)
+		stop := running(t, box, f, l.publisher(nil))
+		synctest.Wait()
+		first := f.Calls("ready")
+		time.Sleep(100 * time.Millisecond)
+		fast := f.Calls("ready") - first
+		require.GreaterOrEqual(t, fast, 3, "10, 20, 40 ms at most")
+		require.LessOrEqual(t, fast, 5, "5, 10, 20, 40 ms at least")
+		time.Sleep(time.Minute)
+		before := f.Calls("ready")
+		time.Sleep(time.Minute)
+		require.GreaterOrEqual(t, f.Calls("ready")-before, 60)
+		require.LessOrEqual(t, f.Calls("ready")-before, 120)
+		require.LessOrEqual(t, f.Calls("waiting"), f.Calls("ready"))
+
+		// Without a Wake, a message waits for PollMax at most.
+		f.Add(msg("k", "1"))
+		start := time.Now()
+		time.Sleep(time.Second)
+		names, times := l.take()
+		require.Equal(t, []string{"1"}, names)
+		require.LessOrEqual(t, times[0].Sub(start), time.Second)
+
+		// After it, the outbox is polled often again.
+		time.Sleep(time.Until(times[0]) + 2*time.Minute)
+		f.Add(msg("k", "2"))
+		time.Sleep(time.Second)
+		_, times = l.take()
+		f.Add(msg("k", "3"))
+		start = time.Now()
+		time.Sleep(time.Second)
+		_, again := l.take()
+		require.LessOrEqual(t, again[0].Sub(start), max(20*time.Millisecond, 2*start.Sub(times[0])))
+		stop()
+	})
+}
+
+func TestRetriesComeWithinTheirBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const base, limit, poll = time.Second, 10 * time.Second, 50 * time.Millisecond
+		box := newOutbox(t, outbox.Options{RetryBase: base, RetryMax: limit, PollMin: poll, PollMax: poll, MaxAttempts: 12})
+		f, l := outbox.NewFake(), new(log)
+		var tries []time.Time
+		stop := running(t, box, f, l.publisher(func(_ context.Context, m outbox.Message) error {
+			if string(m.Payload) != "bad" {
+				return nil
+			}
+			tries = append(tries, time.Now())
+			require.Equal(t, len(tries), m.Attempt)
+			return errDown
+		}))
+		f.Add(msg("k", "bad"), msg("other", "other"), msg("k", "behind"))
+		time.Sleep(5 * time.Minute)
+		stop()
+		require.Len(t, tries, 12)
+		for i := range len(tries) - 1 {
+			require.LessOrEqual(t, tries[i+1].Sub(tries[i]), min(base<<i, limit)+poll)
+		}
+		require.Equal(t, []string{"bad"}, f.Table("dead"))
+		names, times := l.take()
+		require.Equal(t, []string{"other", "behind"}, names)
+		require.False(t, times[1].Before(tries[11]), "the key goes on when its head is dead")
+	})
+}
+
+func TestRetryAfterAndDeliverAtAreExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const poll = time.Second
+		box, f, l := newOutbox(t, outbox.Options{PollMin: poll, PollMax: poll}), outbox.NewFake(), new(log)
+		start := time.Now()
+		delayed := msg("k", "delayed")
+		delayed.DeliverAt = start.Add(30 * time.Minute)
+		f.Add(delayed, msg("k", "now"), msg("r", "retry"))
+		stop := running(t, box, f, l.publisher(func(_ context.Context, m outbox.Message) error {
+			if string(m.Payload) == "retry" && m.Attempt == 1 {
+				return outbox.RetryAfter(errDown, time.Hour)
+			}
+			return nil
+		}))
+		time.Sleep(2 * time.Hour)
+		stop()
+		names, times := l.take()
+		require.Equal(t, []string{"now", "delayed", "retry"}, names)
+		require.WithinRange(t, times[1], start.Add(30*time.Minute), start.Add(30*time.Minute+poll))
+		require.WithinRange(t, times[2], start.Add(time.Hour), start.Add(time.Hour+poll))
+	})
+}
+
+func TestLeaseIsKeptWhilePublishing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := outbox.Options{Lease: time.Second, PollMin: 10 * time.Millisecond}
+		f, l, standby := outbox.NewFake(), new(log), new(log)
+		f.Add(msg("k", "1"))
+		stop := running(t, newOutbox(t, o), f, l.publisher(func(context.Context, outbox.Message) error {
+			time.Sleep(time.Hour)
+			return nil
+		}))
+		synctest.Wait()
+		stopStandby := running(t, newOutbox(t, o), f, standby.publisher(nil))
+		time.Sleep(time.Hour + time.Second)
+		names, _ := l.take()
+		require.Equal(t, []string{"1"}, names)
+		names, _ = standby.take()
+		require.Empty(t, names)
+		_, epoch := f.Lease()
+		require.EqualValues(t, 1, epoch)
+
+		// A graceful end hands over within a poll.
+		stop()
+		ended := time.Now()
+		f.Add(msg("k", "2"))
+		time.Sleep(2 * time.Second)
+		names, times := standby.take()
+		require.Equal(t, []string{"2"}, names)
+		require.LessOrEqual(t, times[0].Sub(ended), time.Second)
+		stopStandby()
+	})
+}
+
+type isZombie struct{}
+
+// TestPausedDrainerIsFenced: the process sleeps for longer than its lease, in the
+// middle of publishing, and cannot renew meanwhile.
+func TestPausedDrainerIsFenced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := outbox.Options{Lease: time.Second, PollMin: 10 * time.Millisecond, PollMax: 10 * time.Millisecond, RetryBase: time.Hour, RetryMax: time.Hour}
+		f := outbox.NewFake()
+		paused := make(chan struct{})
+		f.Fail = func(ctx context.Context, op string) error {
+			if op == "renew" && ctx.Value(isZombie{}) != nil {
+				<-paused
+			}
+			return nil
+		}
+		f.Add(msg("k", "1"), msg("k", "2"))
+		zombie, heir := new(log), new(log)
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), isZombie{}, true))
+		done := make(chan error, 1)
+		go func() {
+			done <- newOutbox(t, o).RunOn(ctx, f, zombie.publisher(func(context.Context, outbox.Message) error {
+				<-paused
+				return errDown
+			}))
+		}()
+		synctest.Wait()
+		began := time.Now()
+		stop := running(t, newOutbox(t, o), f, heir.publisher(nil))
+		time.Sleep(10 * time.Second)
+		names, times := heir.take()
+		require.Equal(t, []string{"1", "2"}, names)
+		require.LessOrEqual(t, times[0].Sub(began), time.Second+10*time.Millisecond, "takes over within the lease")
+
+		close(paused) // it comes back from the dead and reports a failure
+		synctest.Wait()
+		require.Equal(t, []string{"1", "2"}, f.Table("gone"))
+		require.Equal(t, 0, f.Attempts("1"), "the failure was not written down")
+		owner, epoch := f.Lease()
+		require.NotEmpty(t, owner)
+		require.EqualValues(t, 2, epoch)
+
+		// It stands by, and takes over when its heir ends.
+		stop()
+		time.Sleep(time.Second)
+		_, epoch = f.Lease()
+		require.EqualValues(t, 3, epoch)
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
+
+// TestLostLeaseEndsPublishing: the publisher's context ends with the lease, so
+// that two drainers publish at the same time as briefly as possible.
+func TestLostLeaseEndsPublishing(t *testing.T) {
+	for _, why := range []string{"fenced", "database down"} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := outbox.NewFake()
+				f.Add(msg("k", "1"))
+				down := why == "database down"
+				f.Fail = func(_ context.Context, op string) error {
+					if op == "renew" && down {
+						return outbox.ErrDatabase
+					}
+					return nil
+				}
+				box := newOutbox(t, outbox.Options{Lease: 3 * time.Second})
+				start := time.Now()
+				var ended time.Duration
+				var cause error
+				stop := running(t, box, f, outbox.PublisherFunc(func(ctx context.Context, m outbox.Message) error {
+					if !down {
+						f.Steal()
+					}
+					<-ctx.Done()
+					if ended == 0 {
+						ended, cause = time.Since(start), context.Cause(ctx)
+					}
+					return ctx.Err()
+				}))
+				time.Sleep(4 * time.Second)
+				synctest.Wait()
+				require.ErrorContains(t, cause, "lease")
+				if down {
+					require.ErrorIs(t, cause, outbox.ErrDatabase)
+					require.Equal(t, 3*time.Second, ended, "as long as the lease lasts")
+				} else {
+					require.Equal(t, time.Second, ended, "at the next renewal")
+				}
+				require.Equal(t, []string{"1"}, f.Table("ready"), "no attempt was counted")
+				stop()
+			})
+		})
+	}
+}
+
+func TestRunSurvivesItsDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, l := outbox.NewFake(), new(log)
+		var mu sync.Mutex
+		down := map[string]bool{"acquire": true}
+		set := func(op string, is bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			down[op] = is
+		}
+		f.Fail = func(_ context.Context, op string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if down[op] {
+				return outbox.ErrDatabase
+			}
+			return nil
+		}
+		logged := new(strings.Builder)
+		box := newOutbox(t, outbox.Options{Lease: time.Minute, Logger: slog.New(slog.NewTextHandler(logged, nil))})
+		stop := running(t, box, f, l.publisher(nil))
+		time.Sleep(time.Minute)
+		set("acquire", false)
+		for i, op := range []string{"ready", "waiting", "settle", "renew"} {
+			set(op, true)
+			name := string(rune('a' + i))
+			f.Add(msg("k", name))
+			time.Sleep(30 * time.Second)
+			set(op, false)
+			time.Sleep(30 * time.Second)
+			names, _ := l.take()
+			require.Equal(t, []string{name}, names, "%s failed: delivered once, when the database was back", op)
+			require.Empty(t, f.Table("ready"), op)
+		}
+		stop()
+		require.Contains(t, logged.String(), "database is down")
+		require.Less(t, f.Calls("acquire"), 100, "it does not hammer")
+	})
+}
+
+func TestRunReturnsWhatKeepsItFromStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := outbox.NewFake()
+		f.Fail = func(_ context.Context, op string) error {
+			if op == "check" {
+				return outbox.ErrSchema
+			}
+			return nil
+		}
+		box := newOutbox(t, outbox.Options{})
+		require.ErrorIs(t, box.RunOn(t.Context(), f, nil), outbox.ErrSchema)
+		_, err := box.DrainOn(t.Context(), f, nil)
+		require.ErrorIs(t, err, outbox.ErrSchema)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, box.RunOn(ctx, f, nil), "a context that has ended is no error")
+		require.Zero(t, f.Calls("acquire"))
+	})
+}
+
+func TestShutdownWaitsForPublisherAndAcknowledges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := outbox.NewFake()
+		f.Add(msg("a", "sent"), msg("b", "not sent"), msg("a", "next round"))
+		settled := false
+		f.Fail = func(ctx context.Context, op string) error {
+			if op == "settle" {
+				require.NoError(t, ctx.Err(), "the end of Run is not the end of acknowledging")
+				if !settled { // the first try fails
+					settled = true
+					return outbox.ErrDatabase
+				}
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- newOutbox(t, outbox.Options{}).RunOn(ctx, f, publisher(func(ctx context.Context, batch []outbox.Message) []error {
+				<-ctx.Done()
+				time.Sleep(time.Minute) // it takes its time
+				return []error{nil, ctx.Err()}
+			}))
+		}()
+		synctest.Wait()
+		cancel()
+		require.NoError(t, <-done)
+		require.Equal(t, []string{"sent"}, f.Table("gone"))
+		require.Equal(t, []string{"not sent", "next round"}, f.Table("ready"))
+		require.Zero(t, f.Attempts("not sent"))
+		owner, _ := f.Lease()
+		require.Empty(t, owner, "the lease is given back")
+	})
+}
+
+func TestShutdownIsBoundedWhenTheDatabaseIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := outbox.NewFake()
+		f.Add(msg("a", "1"))
+		ctx, cancel := context.WithCancel(t.Context())
+		f.Fail = func(ctx context.Context, op string) error {
+			if op == "settle" || op == "release" {
+				<-ctx.Done() // hangs
+				return ctx.Err()
+			}
+			return nil
+		}
+		done := make(chan error, 1)
+		go func() {
+			done <- newOutbox(t, outbox.Options{Lease: 5 * time.Second}).RunOn(ctx, f, publisher(func(context.Context, []outbox.Message) []error {
+				cancel()
+				return nil
+			}))
+		}()
+		start := time.Now()
+		require.NoError(t, <-done)
+		require.LessOrEqual(t, time.Since(start), 10*time.Second)
+	})
+}
+
+func TestPanicIsLoggedWithItsStack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := outbox.NewFake()
+		f.Add(msg("a", "1"), msg("b", "2"))
+		logged := new(strings.Builder)
+		box := newOutbox(t, outbox.Options{Logger: slog.New(slog.NewTextHandler(logged, nil)), RetryBase: time.Hour})
+		n, err := box.DrainOn(t.Context(), f, publisher(func(context.Context, []outbox.Message) []error { panic("oops") }))
+		require.NoError(t, err)
+		require.Zero(t, n)
+		require.Contains(t, logged.String(), "oops")
+		require.Contains(t, logged.String(), "TestPanicIsLoggedWithItsStack")
+		require.Equal(t, 1, strings.Count(logged.String(), "stack="), "once a call")
+		require.Equal(t, []string{"1", "2"}, f.Table("waiting"))
+		require.Equal(t, 1, f.Attempts("1"))
+	})
+}
+
+func TestWaitingAndReadyMessagesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, batch := range []int{1, 3} {
+			box, f := newOutbox(t, outbox.Options{Batch: batch, PollMin: time.Millisecond}), outbox.NewFake()
+			for range 100 {
+				f.Add(msg("", "retry"))
+			}
+			_, err := box.DrainOn(t.Context(), f, publisher(func(_ context.Context, batch []outbox.Message) []error {
+				errs := make([]error, len(batch))
+				for i := range errs {
+					errs[i] = outbox.RetryAfter(errDown, time.Minute)
+				}
+				return errs
+			}))
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			for range 100 {
+				f.Add(msg("", "new"))
+			}
+			var order []string
+			_, err = box.DrainOn(t.Context(), f, outbox.PublisherFunc(func(_ context.Context, m outbox.Message) error {
+				order = append(order, string(m.Payload))
+				return nil
+			}))
+			require.NoError(t, err)
+			require.Len(t, order, 200)
+			balance := 0
+			for _, name := range order {
+				if name == "new" {
+					balance++
+				} else {
+					balance--
+				}
+				require.LessOrEqual(t, max(balance, -balance), 2*batch, "neither starves: %v", order)
+			}
+		}
+	})
+}
+
+func TestDrainSaysWhoIsInTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := outbox.NewFake()
+		stop := running(t, newOutbox(t, outbox.Options{}), f, new(log).publisher(nil))
+		synctest.Wait()
+		box := newOutbox(t, outbox.Options{})
+		_, err := box.DrainOn(t.Context(), f, nil)
+		require.ErrorIs(t, err, outbox.ErrLeased)
+		stop()
+		f.Add(msg("k", "1"), msg("k", "2"))
+		n, err := box.DrainOn(t.Context(), f, outbox.PublisherFunc(func(context.Context, outbox.Message) error {
+			f.Steal()
+			return nil
+		}))
+		require.ErrorIs(t, err, outbox.ErrLeased)
+		require.Zero(t, n)
+		require.Empty(t, f.Table("gone"))
+	})
+}
+
+// TestSeveralRunsAgreeWithTheTables lets drainers come, go, pause and fail at
+// random, in virtual time, and checks what a consumer sees.
+func TestSeveralRunsAgreeWithTheTables(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, severalRuns) })
+}
+
+func severalRuns(t *rapid.T) {
+	f := outbox.NewFake()
+	seen := map[string]bool{}
+	var mu sync.Mutex
+	var wrong []string
+	version := map[string]int{} // the newest that was seen of a key
+	p := publisher(func(ctx context.Context, batch []outbox.Message) []error {
+		errs := make([]error, len(batch))
+		for i, m := range batch {
+			mu.Lock()
+			switch {
+			case m.Payload[0]%5 == byte(m.Attempt):
+				errs[i] = errDown
+			default:
+				if !seen[m.Key+string(m.Payload)] {
+					seen[m.Key+string(m.Payload)] = true
+					if int(m.Payload[0]) != version[m.Key]+1 {
+						wrong = append(wrong, m.Key)
+					}
+					version[m.Key]++
+				}
+			}
+			mu.Unlock()
+		}
+		if batch[0].ID%3 == 0 {
+			time.Sleep(2 * time.Second) // longer than the lease
+		}
+		return errs
+	})
+	hangs := rapid.SliceOfN(rapid.Bool(), 0, 60).Draw(t, "renewals that hang")
+	f.Fail = func(ctx context.Context, op string) error {
+		if op != "renew" {
+			return nil
+		}
+		mu.Lock()
+		hang := len(hangs) > 0 && hangs[0]
+		hangs = hangs[min(1, len(hangs)):]
+		mu.Unlock()
+		if hang {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 3 {
+		box := newOutbox(t, outbox.Options{
+			Batch: rapid.IntRange(1, 5).Draw(t, "batch"), Lease: time.Second, PollMin: 100 * time.Millisecond, PollMax: 2 * time.Second,
+			RetryBase: time.Second, RetryMax: time.Second, MaxAttempts: -1,
+		})
+		wg.Go(func() {
+			if err := box.RunOn(ctx, f, p); err != nil {
+				panic(err)
+			}
+		})
+	}
+	added := map[string]int{}
+	for range rapid.IntRange(1, 30).Draw(t, "messages") {
+		key := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")
+		added[key]++
+		f.Add(msg(key, string(byte(added[key]))))
+		time.Sleep(time.Duration(rapid.IntRange(0, 2000).Draw(t, "pause")) * time.Millisecond)
+	}
+	time.Sleep(5 * time.Minute)
+	cancel()
+	wg.Wait()
+	require.Empty(t, wrong, "first deliveries out of order")
+	require.Equal(t, added, version, "everything was delivered")
+	require.Empty(t, f.Table("ready"))
+	require.Empty(t, f.Table("waiting"))
+	require.Empty(t, f.Table("dead"))
+}
