@@ -1,0 +1,413 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// startMain starts the service on a free port, without load, and closes it after
+// the test.
+func startMain(t *testing.T, change func(*Config)) *Main {
+	t.Helper()
+	config := Config{Addr: "127.0.0.1:0", Seed: 1}
+	if change != nil {
+		change(&config)
+	}
+	m := &Main{Config: config}
+	require.NoError(t, m.Run(t.Context()))
+	var once sync.Once
+	t.Cleanup(func() { once.Do(func() { require.NoError(t, m.Close()) }) })
+	return m
+}
+
+// call makes a request and decodes the answer into out, if it is not nil.
+func call(t *testing.T, method, url, user, body string, out any) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	if user != "" {
+		req.Header.Set(userHeader, user)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	if out != nil {
+		require.NoError(t, json.Unmarshal(text, out), "%s", text)
+	}
+	return resp
+}
+
+func post(t *testing.T, m *Main, channel, user, text string) Message {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{"text": text})
+	require.NoError(t, err)
+	var msg Message
+	resp := call(t, http.MethodPost, m.URL()+"/channels/"+channel+"/messages", user, string(body), &msg)
+	require.Equal(t, http.StatusCreated, resp.StatusCode)
+	return msg
+}
+
+// pages reads all pages of a list, the newest message first.
+func pages(t *testing.T, url string, limit int) (all []Message) {
+	t.Helper()
+	sep := "?"
+	if strings.Contains(url, "?") {
+		sep = "&"
+	}
+	for before := ""; ; {
+		var p Page
+		resp := call(t, http.MethodGet, fmt.Sprintf("%s%slimit=%d&before=%s", url, sep, limit, before), "", "", &p)
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+		all = append(all, p.Messages...)
+		if before = p.Next; before == "" {
+			return all
+		}
+	}
+}
+
+// Whatever was posted, to any of many channels, comes back whole and in order:
+// channel by channel, in the feed, and in a search, with any switch off.
+func TestWhatWasPostedIsRead(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, func(c *Config) { c.Slow = 0 })
+	rng := rand.New(rand.NewPCG(1, 1))
+	want := map[string][]Message{} // by channel, the newest first
+	var all, lunches []Message
+	for i := range 120 {
+		channel := fmt.Sprint("c", rng.IntN(12))
+		text := fmt.Sprintf("message %d, 100%% \"fresh\" \U0001F600", i)
+		if i%7 == 0 {
+			text += " LUNCH_x"
+		}
+		msg := post(t, m, channel, fmt.Sprint("u", i), text)
+		require.Equal(t, Message{ID: msg.ID, Channel: channel, User: fmt.Sprint("u", i), Text: text}, msg)
+		want[channel] = append([]Message{msg}, want[channel]...)
+		all = append([]Message{msg}, all...)
+		if i%7 == 0 {
+			lunches = append([]Message{msg}, lunches...)
+		}
+	}
+	require.Len(t, want, 12)
+	for _, off := range []string{"", "coalesce", "shard", "balance"} {
+		if off != "" {
+			resp := call(t, http.MethodPost, m.URL()+"/switches/"+off+"?on=false", "", "", nil)
+			require.Equal(t, http.StatusNoContent, resp.StatusCode)
+		}
+		for channel, msgs := range want {
+			require.Equal(t, msgs, pages(t, m.URL()+"/channels/"+channel+"/messages", 7), channel)
+		}
+		require.Equal(t, all, pages(t, m.URL()+"/feed", 50))
+		require.Equal(t, lunches, pages(t, m.URL()+"/search?q=lunch_X", 5), "LIKE ignores case, and _ is no wildcard")
+	}
+	require.Empty(t, pages(t, m.URL()+"/channels/empty/messages", 10))
+	require.Empty(t, pages(t, m.URL()+"/search?q=lunch%25", 10))
+}
+
+func TestAWriterReadsItsOwnMessage(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	for range 8 { // so that there nearly always is a read to join that began earlier
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = m.reader.Page(ctx, "c", 0, 10)
+			}
+		})
+	}
+	for i := range 30 {
+		msg := post(t, m, "c", fmt.Sprint("u", i), "hello")
+		var p Page
+		call(t, http.MethodGet, m.URL()+"/channels/c/messages", "", "", &p)
+		require.Contains(t, p.Messages, msg)
+	}
+}
+
+func TestConcurrentReadsShareTheDatabase(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	post(t, m, "c", "u", "hello")
+	read := func() (loads int64) {
+		before := m.reader.loads.Load()
+		var readers sync.WaitGroup
+		for range 50 {
+			readers.Go(func() { call(t, http.MethodGet, m.URL()+"/channels/c/messages", "", "", nil) })
+		}
+		readers.Wait()
+		return m.reader.loads.Load() - before
+	}
+	require.Less(t, read(), int64(50))
+	m.switches.Coalesce.Store(false)
+	require.Equal(t, int64(50), read())
+}
+
+func TestASpammerIsRefusedAndOthersAreNot(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	refused := 0
+	for range 30 {
+		resp := call(t, http.MethodPost, m.URL()+"/channels/c/messages", "spammer", `{"text": "x"}`, nil)
+		require.NotEmpty(t, resp.Header.Get("RateLimit"))
+		require.Contains(t, resp.Header.Get("RateLimit-Policy"), `"posts"`)
+		if resp.StatusCode == http.StatusTooManyRequests {
+			refused++
+			require.Equal(t, "1", resp.Header.Get("Retry-After"))
+			require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"))
+		}
+		require.Equal(t, http.StatusCreated, call(t, http.MethodPost, m.URL()+"/channels/c/messages", fmt.Sprint("u", rand.Int64()), `{"text": "x"}`, nil).StatusCode)
+	}
+	require.Positive(t, refused)
+
+	m.switches.RateLimit.Store(false)
+	for range 30 {
+		require.Equal(t, http.StatusCreated, call(t, http.MethodPost, m.URL()+"/channels/c/messages", "spammer", `{"text": "x"}`, nil).StatusCode)
+	}
+}
+
+func TestEveryWebhookArrivesInItsChannelsOrder(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil) // with the built-in receiver, which refuses one in five
+	var writers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			for i := range 25 {
+				post(t, m, fmt.Sprint("c", i%5), fmt.Sprintf("u%d-%d", w, i), "hello")
+			}
+		})
+	}
+	writers.Wait()
+	require.Eventually(t, func() bool { return m.webhooks.delivered.Load() == 100 }, 30*time.Second, 10*time.Millisecond)
+	require.Positive(t, m.webhooks.failed.Load(), "some had to be tried again")
+	require.Zero(t, m.receiver.Repeated())
+	require.Zero(t, m.webhooks.lost.Load())
+}
+
+func TestWithoutTheOutboxFailedWebhooksAreLost(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	m.switches.Outbox.Store(false)
+	for i := range 60 {
+		post(t, m, "c", fmt.Sprint("u", i), "hello")
+	}
+	m.webhooks.Wait()
+	require.Positive(t, m.webhooks.lost.Load())
+	require.Equal(t, int64(60), m.webhooks.lost.Load()+m.webhooks.delivered.Load())
+}
+
+func TestTheSlowReplicaGetsLittle(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, func(c *Config) { c.Slow = 50 * time.Millisecond })
+	share := func() float64 {
+		before := m.metrics.totals().queries
+		var readers sync.WaitGroup
+		for r := range 6 {
+			readers.Go(func() {
+				for i := range 20 {
+					_, err := m.reader.Page(t.Context(), fmt.Sprintf("c%d-%d", r, i), 0, 10)
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		readers.Wait()
+		after := m.metrics.totals().queries
+		return float64(after[2]-before[2]) / 120
+	}
+	require.Less(t, share(), 0.25)
+	m.switches.Balance.Store(false)
+	require.InDelta(t, 1.0/3, share(), 0.02)
+}
+
+func TestBadRequestsAreAnsweredClearly(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	for _, c := range []struct {
+		method, path, user, body string
+		status                   int
+		says                     string
+	}{
+		{"POST", "/channels/c/messages", "", `{"text": "x"}`, 400, "on whose behalf"},
+		{"POST", "/channels/c/messages", "no spaces", `{"text": "x"}`, 400, "no spaces"},
+		{"POST", "/channels/c%20d/messages", "u", `{"text": "x"}`, 400, "c d"},
+		{"POST", "/channels/c/messages", "u", `{"text": ""}`, 400, "0 bytes"},
+		{"POST", "/channels/c/messages", "u", `{"text": "` + strings.Repeat("x", maxText+1) + `"}`, 400, "4001 bytes"},
+		{"POST", "/channels/c/messages", "u", `nonsense`, 400, "body"},
+		{"POST", "/channels/c/messages", "u", `{"text": "` + strings.Repeat("x", 9*maxText) + `"}`, 400, "too large"},
+		{"GET", "/channels/c/messages?limit=0", "", "", 400, "limit is \"0\""},
+		{"GET", "/channels/c/messages?limit=101", "", "", 400, "1 to 100"},
+		{"GET", "/channels/c/messages?before=x", "", "", 400, "before"},
+		{"GET", "/feed?limit=x", "", "", 400, "limit"},
+		{"GET", "/search", "", "", 400, "q has 0 bytes"},
+		{"GET", "/search?q=" + strings.Repeat("x", 201), "", "", 400, "201"},
+		{"POST", "/switches/nosuch?on=true", "", "", 404, "nosuch"},
+		{"POST", "/switches/shard?on=maybe", "", "", 400, "maybe"},
+		{"GET", "/source/nosuch.go", "", "", 404, ""},
+		{"GET", "/source/..%2f..%2fgo.mod", "", "", 404, ""},
+		{"DELETE", "/channels/c/messages", "", "", 405, ""},
+		{"GET", "/nosuch", "", "", 404, ""},
+	} {
+		req, err := http.NewRequest(c.method, m.URL()+c.path, strings.NewReader(c.body))
+		require.NoError(t, err)
+		if c.user != "" {
+			req.Header.Set(userHeader, c.user)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		text, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, c.status, resp.StatusCode, "%s %s: %s", c.method, c.path, text)
+		require.Contains(t, strings.ReplaceAll(string(text), `\"`, `"`), c.says, "%s %s", c.method, c.path)
+	}
+	require.Empty(t, pages(t, m.URL()+"/feed", 10), "nothing was stored")
+}
+
+func TestOtherSitesCannotFlipSwitches(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	req, err := http.NewRequest(http.MethodPost, m.URL()+"/switches/coalesce?on=false", nil)
+	require.NoError(t, err)
+	req.Header.Set("Sec-Fetch-Site", "cross-site")
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, http.StatusForbidden, resp.StatusCode)
+	require.True(t, m.switches.Coalesce.Load())
+}
+
+// A second start on the same folder goes on from the first: messages are there, IDs
+// grow, and webhooks that waited arrive.
+func TestASecondStartGoesOn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	nobody, err := net.Listen("tcp", "127.0.0.1:0") // a receiver that is down
+	require.NoError(t, err)
+	require.NoError(t, nobody.Close())
+
+	m := &Main{Config: Config{Addr: "127.0.0.1:0", Dir: dir, Shards: 3, Webhook: "http://" + nobody.Addr().String()}}
+	require.NoError(t, m.Run(t.Context()))
+	first := post(t, m, "c", "u", "before")
+	require.NoError(t, m.Close())
+	require.Zero(t, m.webhooks.delivered.Load())
+
+	again := startMain(t, func(c *Config) { c.Dir = dir })
+	require.Equal(t, 3, again.store.shards.Len())
+	second := post(t, again, "c", "u", "after")
+	require.Greater(t, second.ID, first.ID)
+	require.Equal(t, []Message{second, first}, pages(t, again.URL()+"/channels/c/messages", 10))
+	require.Eventually(t, func() bool { return again.webhooks.delivered.Load() == 2 }, 30*time.Second, 10*time.Millisecond)
+}
+
+// run as the command line does, and return what it wrote.
+func runChat(t *testing.T, ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(ctx, args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestWrongUseIsOneClearLineAndExit2(t *testing.T) {
+	t.Parallel()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer busy.Close()
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	two := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(two, "shards.json"), []byte(`{"epoch":1,"shards":[{"range":"-80","file":"a"},{"range":"80-","file":"b"}]}`), 0o600))
+	torn := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(torn, "shards.json"), []byte(`{"epoch":1,"shards":[{"range":"-80","file":"a"}]}`), 0o600))
+
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"unknown flag":       {[]string{"-nosuch"}, "-nosuch"},
+		"argument":           {[]string{"what"}, `"what"`},
+		"negative load":      {[]string{"-load", "-1"}, "-load is -1"},
+		"load not a number":  {[]string{"-load", "NaN"}, "-load is NaN"},
+		"negative duration":  {[]string{"-for", "-1s"}, "-for is -1s"},
+		"too many shards":    {[]string{"-shards", "1000"}, "-shards is 1000"},
+		"webhook not a URL":  {[]string{"-webhook", "localhost"}, "-webhook is"},
+		"slow too slow":      {[]string{"-slow", "1h"}, "-slow is 1h"},
+		"port in use":        {[]string{"-addr", busy.Addr().String()}, "address already in use"},
+		"folder is a file":   {[]string{"-addr", "127.0.0.1:0", "-dir", file}, "not a directory"},
+		"folder below file":  {[]string{"-addr", "127.0.0.1:0", "-dir", filepath.Join(file, "x")}, "not a directory"},
+		"folder unwritable":  {[]string{"-addr", "127.0.0.1:0", "-dir", "/proc/x"}, "/proc/x"},
+		"other shards":       {[]string{"-addr", "127.0.0.1:0", "-dir", two, "-shards", "4"}, "holds 2 shards"},
+		"map with a gap":     {[]string{"-addr", "127.0.0.1:0", "-dir", torn}, "gap between shards"},
+		"address of nothing": {[]string{"-addr", "127.0.0.1:99999"}, "99999"},
+	} {
+		code, stdout, stderr := runChat(t, t.Context(), c.args...)
+		require.Equal(t, 2, code, name)
+		require.Empty(t, stdout, name)
+		require.Contains(t, stderr, c.says, name)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), "%s: %q", name, stderr)
+		require.True(t, strings.HasPrefix(stderr, "chat: "), "%s: %q", name, stderr)
+	}
+	code, stdout, _ := runChat(t, t.Context(), "-h")
+	require.Zero(t, code)
+	require.Contains(t, stdout, "-load")
+}
+
+// -for ends by itself; the generator's traffic has gone through every pattern, and
+// the table says so.
+func TestForEndsByItselfWithASummary(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := runChat(t, t.Context(), "-addr", "127.0.0.1:0", "-for", "2s", "-load", "200")
+	require.Zero(t, code, stderr)
+	require.Empty(t, stderr)
+	var patterns []string
+	for line := range strings.Lines(stdout) {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			patterns = append(patterns, fields[0])
+		}
+	}
+	for _, p := range []string{"coalesce", "shard", "outbox", "ratelimit", "balance"} {
+		require.True(t, slices.Contains(patterns, p), "%s in\n%s", p, stdout)
+	}
+	require.Contains(t, stdout, "0 waiting, 0 lost")
+}
+
+func TestInterruptEndsCleanly(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Second, cancel) // what signal.NotifyContext does
+	dir := t.TempDir()
+	code, stdout, stderr := runChat(t, ctx, "-addr", "127.0.0.1:0", "-load", "100", "-dir", dir)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, "WITHOUT IT")
+
+	m := startMain(t, func(c *Config) { c.Dir = dir })
+	require.NotEmpty(t, pages(t, m.URL()+"/feed", 100))
+}
+
+func TestATemporaryFolderIsRemoved(t *testing.T) {
+	t.Parallel()
+	m := &Main{Config: Config{Addr: "127.0.0.1:0"}}
+	require.NoError(t, m.Run(t.Context()))
+	require.DirExists(t, m.Dir())
+	require.NoError(t, m.Close())
+	require.NoDirExists(t, m.Dir())
+}
