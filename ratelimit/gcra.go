@@ -187,7 +187,10 @@ func (c *core) convert(word, now int64, next *core, nextNow int64) int64 {
 	}
 	// A debt is what was promised to those who wait: at most one budget.
 	owed := mulDiv(-free, next.cost, c.cost)
-	return nextNow + next.tol + min(owed, budget-1) + 1
+	if owed < budget && lessProduct(owed, c.cost, -free, next.cost) {
+		owed++
+	}
+	return nextNow + next.tol + min(owed, budget)
 }
 
 // mulDiv returns a*b/c rounded down, or MaxInt64 if that is more.

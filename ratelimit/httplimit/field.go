@@ -1,0 +1,83 @@
+package httplimit
+
+import (
+	"math/bits"
+	"strconv"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit"
+)
+
+// maxInteger is the largest Integer of RFC 9651, section 3.3.1.
+const maxInteger = 999_999_999_999_999
+
+// quote writes a String of RFC 9651, section 4.1.6, if s can be written as one.
+func quote(s string) (string, bool) {
+	b := []byte{'"'}
+	for _, c := range []byte(s) {
+		if c < ' ' || c > '~' {
+			return "", false
+		}
+		if c == '"' || c == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, c)
+	}
+	return string(append(b, '"')), true
+}
+
+// policy writes the member of RateLimit-Policy for a limit. The quota is the burst
+// and the window the time in which it refills or, if that is less than a second, the
+// quota is what flows in within one.
+func policy(name string, l ratelimit.Limit) string {
+	n, d, burst := l.Values()
+	refill, rest := mulDiv(burst, int64(d), n)
+	if rest > 0 {
+		refill++
+	}
+	q, w := burst, seconds(time.Duration(refill))
+	if refill < int64(time.Second) {
+		q, _ = mulDiv(n, int64(time.Second), int64(d))
+	}
+	return name + ";q=" + integer(q) + ";w=" + integer(w)
+}
+
+// limits writes the member of RateLimit. A next of zero is left out.
+func limits(name string, remaining, next int64) string {
+	b := make([]byte, 0, 64)
+	b = append(b, name...)
+	b = append(b, ";r="...)
+	b = strconv.AppendInt(b, min(remaining, maxInteger), 10)
+	if next > 0 {
+		b = append(b, ";t="...)
+		b = strconv.AppendInt(b, min(next, maxInteger), 10)
+	}
+	return string(b)
+}
+
+func integer(n int64) string { return strconv.FormatInt(min(n, maxInteger), 10) }
+
+// untilNextUnit returns the seconds, rounded up, until one more whole unit is there
+// than now; zero if none is missing. All units are there after ResetAfter; before
+// that flow in those that are missing but the next. A limit that is kept a little
+// too slow makes a difference over many units, but none makes it longer than one
+// interval.
+func untilNextUnit(d ratelimit.Decision, l ratelimit.Limit) int64 {
+	missing := d.Limit - d.Remaining
+	if missing == 0 {
+		return 0
+	}
+	n, per, _ := l.Values()
+	others, _ := mulDiv(missing-1, int64(per), n)
+	interval := int64(per)/n + 1
+	next := min(int64(d.ResetAfter)-others, interval)
+	return max(1, seconds(time.Duration(next)))
+}
+
+// mulDiv returns a*b/c, rounded down, and the remainder. The callers know that it
+// fits.
+func mulDiv(a, b, c int64) (q, rest int64) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	quo, rem := bits.Div64(hi, lo, uint64(c))
+	return int64(quo), int64(rem)
+}

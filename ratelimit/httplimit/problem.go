@@ -1,0 +1,60 @@
+package httplimit
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// problem is an answer with a body of RFC 9457, written once and sent often.
+type problem struct {
+	status int
+	body   []byte
+	length string // of body
+}
+
+// details are the members of a problem.
+type details struct {
+	Type     string   `json:"type,omitempty"` // none is about:blank: the status says it all
+	Title    string   `json:"title"`
+	Status   int      `json:"status"`
+	Detail   string   `json:"detail,omitempty"`
+	Violated []string `json:"violated-policies,omitempty"`
+}
+
+var (
+	noKey = newProblem(details{
+		Title: http.StatusText(http.StatusBadRequest), Status: http.StatusBadRequest,
+		Detail: "The request does not say on whose behalf it is made.",
+	})
+	badCost = newProblem(details{
+		Title: http.StatusText(http.StatusInternalServerError), Status: http.StatusInternalServerError,
+	})
+)
+
+// quotaExceeded is the problem type of the draft, with its title.
+func quotaExceeded(policy string) problem {
+	return newProblem(details{
+		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
+		Title:    "Request cannot be satisfied as assigned quota has been exceeded",
+		Status:   http.StatusTooManyRequests,
+		Violated: []string{policy},
+	})
+}
+
+func newProblem(d details) problem {
+	body, err := json.Marshal(d)
+	if err != nil {
+		panic(err) // strings and numbers can always be written
+	}
+	body = append(body, '\n')
+	return problem{status: d.Status, body: body, length: strconv.Itoa(len(body))}
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", p.length)
+	w.WriteHeader(p.status)
+	_, _ = w.Write(p.body) // the client has gone: nothing to do
+}
