@@ -87,6 +87,28 @@ func TestWakeDeliversAtOnce(t *testing.T) {
 	})
 }
 
+// TestWakeIsForTheOneThatDrains: one standing by would swallow it.
+func TestWakeIsForTheOneThatDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, f, l := newOutbox(t, outbox.Options{PollMin: time.Hour, PollMax: time.Hour, Lease: time.Hour}), outbox.NewFake(), new(log)
+		var stops []func()
+		for range 5 {
+			stops = append(stops, running(t, box, f, l.publisher(nil)))
+		}
+		for range 20 {
+			synctest.Wait()
+			f.Add(msg("k", "1"))
+			box.Wake()
+			synctest.Wait()
+			names, _ := l.take()
+			require.Equal(t, []string{"1"}, names)
+		}
+		for _, stop := range stops {
+			stop()
+		}
+	})
+}
+
 func TestIdlePollingSlowsDownAndWakesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box, f, l := newOutbox(t, outbox.Options{PollMin: 10 * time.Millisecond, PollMax: time.Second, Lease: time.Hour}), outbox.NewFake(), new(log)

@@ -60,7 +60,7 @@ func addKeepsEverything(t *testing.T, d Database) {
 
 func addMany(t *testing.T, d Database) {
 	db, box := setUp(t, d, outbox.Options{Batch: 1000})
-	msgs := make([]outbox.Message, 12_345) // more than one statement may have parameters for
+	msgs := make([]outbox.Message, 6_000) // more than one statement may have parameters for
 	want := make([]string, len(msgs))
 	for i := range msgs {
 		want[i] = strconv.Itoa(i)

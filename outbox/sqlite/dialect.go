@@ -20,11 +20,8 @@ const now = `CAST(unixepoch('subsec') * 1000000 AS INTEGER)`
 // body are the columns that a message carries from table to table.
 const body = `id, topic, message_key, type, payload, header, deliver_at, created_at`
 
-// The JSON lists that statements unfold.
-const (
-	idsIn  = ` IN (SELECT value FROM json_each(?))`
-	keysIn = idsIn
-)
+// listed unfolds a list parameter.
+const listed = ` IN (SELECT value FROM json_each(?))`
 
 var statements = dialect.SQL{
 	Name:       "sqlite",
@@ -79,18 +76,18 @@ FROM json_each(?) j WHERE outbox_waiting.id = j.value ->> 'id'`,
 	BuryReady:   bury(`outbox_messages`),
 	BuryWaiting: bury(`outbox_waiting`),
 
-	DeleteReady:   `DELETE FROM outbox_messages WHERE id` + idsIn,
-	DeleteWaiting: `DELETE FROM outbox_waiting WHERE id` + idsIn,
+	DeleteReady:   `DELETE FROM outbox_messages WHERE id` + listed,
+	DeleteWaiting: `DELETE FROM outbox_waiting WHERE id` + listed,
 
-	Due: `UPDATE outbox_parked SET due_at = ` + now + ` WHERE message_key` + keysIn,
-	Unpark: `DELETE FROM outbox_parked WHERE message_key` + keysIn + `
+	Due: `UPDATE outbox_parked SET due_at = ` + now + ` WHERE message_key` + listed,
+	Unpark: `DELETE FROM outbox_parked WHERE message_key` + listed + `
 AND NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.message_key = outbox_parked.message_key AND w.due_at IS NULL)`,
 
 	Dead: `SELECT id, topic, message_key, type, payload, header, created_at, deliver_at, attempt, error
 FROM outbox_dead WHERE id > ? ORDER BY id LIMIT ?`,
 	Replay: `INSERT INTO outbox_waiting (` + body + `, attempt, due_at, error)
-SELECT ` + body + `, 0, 0, '' FROM outbox_dead WHERE id` + idsIn,
-	Forget: `DELETE FROM outbox_dead WHERE id` + idsIn,
+SELECT ` + body + `, 0, 0, '' FROM outbox_dead WHERE id` + listed,
+	Forget: `DELETE FROM outbox_dead WHERE id` + listed,
 	Purge:  `DELETE FROM outbox_dead WHERE died_at < ?`,
 
 	// A message that waits for a time of its own in the future is not old.
