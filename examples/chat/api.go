@@ -22,15 +22,13 @@ const (
 	maxUsers   = 1 << 16  // whose limits are remembered at once
 )
 
-// postLimit is what one user may write.
-var postLimit = ratelimit.Per(5, second).Burst(10)
-
 // API is the HTTP face of the service.
 type API struct {
 	store    *Store
 	reader   *Reader
 	webhooks *Webhooks
 	switches *Switches
+	limit    ratelimit.Limit // of one user's posts
 	log      *slog.Logger
 
 	offered   atomic.Int64 // posts that arrived
@@ -56,7 +54,7 @@ func (a *API) Register(mux *http.ServeMux) error {
 //
 // pattern: ratelimit
 func (a *API) limited(next http.Handler) (http.Handler, error) {
-	perUser, err := ratelimit.NewKeyed[string](postLimit, ratelimit.KeyedOptions{Capacity: maxUsers})
+	perUser, err := ratelimit.NewKeyed[string](a.limit, ratelimit.KeyedOptions{Capacity: maxUsers})
 	if err != nil {
 		return nil, err
 	}

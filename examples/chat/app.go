@@ -11,8 +11,6 @@ import (
 	"time"
 )
 
-const second = time.Second
-
 // Main is the whole service. Set Config, then Run; whatever Run returned, Close.
 type Main struct {
 	Config Config
@@ -135,7 +133,7 @@ func (m *Main) wire() (err error) {
 	}
 	m.SetSlow(true)
 
-	m.api = &API{store: m.store, reader: m.reader, webhooks: m.webhooks, switches: m.switches, log: m.log}
+	m.api = &API{store: m.store, reader: m.reader, webhooks: m.webhooks, switches: m.switches, limit: m.Config.Limit, log: m.log}
 	m.metrics = &Metrics{app: m}
 	mux := http.NewServeMux()
 	if err := m.api.Register(mux); err != nil {

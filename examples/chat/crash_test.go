@@ -77,7 +77,10 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 	defer server.Close()
 	dir := t.TempDir()
 
-	const rounds, writers = 4, 4
+	rounds, writers := 4, 4
+	if raceEnabled {
+		rounds = 2
+	}
 	acknowledged := map[string][]Message{} // by channel
 	var mu sync.Mutex
 	for round := range rounds {

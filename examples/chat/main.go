@@ -26,6 +26,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit"
 )
 
 func main() {
@@ -93,6 +95,7 @@ type Config struct {
 	Seed    uint64
 	Webhook string
 	Slow    time.Duration
+	Limit   ratelimit.Limit
 }
 
 func flags(c *Config) *flag.FlagSet {
@@ -106,6 +109,7 @@ func flags(c *Config) *flag.FlagSet {
 	f.Uint64Var(&c.Seed, "seed", 1, "seed of the generator")
 	f.StringVar(&c.Webhook, "webhook", "", "URL to deliver webhooks to (default a built-in receiver that refuses one in five)")
 	f.DurationVar(&c.Slow, "slow", 100*time.Millisecond, "how much slower the slow replica answers")
+	f.TextVar(&c.Limit, "limit", ratelimit.Per(5, time.Second).Burst(10), "what one user may post")
 	return f
 }
 

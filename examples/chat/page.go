@@ -74,7 +74,7 @@ func cards() ([]card, error) {
 		},
 		{
 			Name: "ratelimit", Title: "Rate limit", Unit: "posts refused a second",
-			Claim: "Nobody writes more than 5 messages a second, so one user with a script cannot crowd out the rest.",
+			Claim: "Nobody writes more than a few messages a second, so one user with a script cannot crowd out the rest.",
 			Chart: "Posts offered and stored a second",
 		},
 		{

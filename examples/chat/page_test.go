@@ -12,6 +12,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit"
 )
 
 func TestEveryCardLinksToTheLineOfItsPattern(t *testing.T) {
@@ -70,7 +72,12 @@ func browser(t *testing.T) context.Context {
 func TestTurningAPatternOffMovesItsNumber(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	m := startMain(t, func(c *Config) { c.Load, c.Slow = 250, 100*time.Millisecond })
+	m := startMain(t, func(c *Config) {
+		c.Load, c.Slow, c.Limit = 250, 100*time.Millisecond, ratelimit.Per(1, time.Second)
+		if raceEnabled {
+			c.Load = 40 // SQLite is Go, and ten times slower under the race detector
+		}
+	})
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(m.URL()+"/")))
 	// until waits for a condition on the page. The limit is generous: the machine may
 	// be busy.
