@@ -3,6 +3,7 @@ package coalesce_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,148 +14,198 @@ import (
 	"github.com/evenkeel-go/evenkeel/coalesce"
 )
 
-// Rows: evenkeel is this package; xsync is golang.org/x/sync/singleflight, whose
-// Do cannot obey a context, and xsync-chan the idiom that can (DoChan and
-// select); floor is the same work with no library around it: a sharded mutex,
-// one allocation of the flight's size and, where callers may leave, a goroutine
-// and a channel.
+// Rows: evenkeel is this package. xsync is golang.org/x/sync/singleflight, whose
+// Do cannot obey a context, and xsync-chan is the idiom that can: DoChan and a
+// select. floor is the same work by hand with no library around it: no hashing
+// of the shard, no panics, no contexts for the work, no statistics.
 
 func work(context.Context) (int, error) { return 1, nil }
 
-func workAny() (any, error) { return nil, nil }
+func workAny() (any, error) { return 1, nil }
 
-func keys() []string {
-	ks := make([]string, 1024)
-	for i := range ks {
-		ks[i] = fmt.Sprintf("channel/%d/messages/latest", i)
-	}
-	return ks
+// contexts are the two kinds of caller: one that can never leave, whose work
+// runs inline, and one that can, whose work needs a goroutine.
+func contexts(b *testing.B) []struct {
+	name string
+	ctx  context.Context
+} {
+	cancellable, cancel := context.WithCancel(context.Background())
+	b.Cleanup(cancel)
+	return []struct {
+		name string
+		ctx  context.Context
+	}{{"background", context.Background()}, {"cancellable", cancellable}}
 }
 
 // A flightFloor is as large as a flight with a string for a key.
 type flightFloor [96]byte
 
-var sink atomic.Pointer[flightFloor]
-
-type mutexFloor struct {
+type shardFloor struct {
 	mu sync.Mutex
 	m  map[string]*flightFloor
 	_  [48]byte
 }
 
-func newFloor() []mutexFloor {
-	shards := make([]mutexFloor, 64)
-	for i := range shards {
-		shards[i].m = map[string]*flightFloor{}
+func (s *shardFloor) do(key string, run func()) {
+	s.mu.Lock()
+	if s.m[key] == nil {
+		s.m[key] = new(flightFloor)
 	}
-	return shards
-}
-
-func (f *mutexFloor) flight(key string, run func()) {
-	f.mu.Lock()
-	if f.m[key] == nil {
-		f.m[key] = new(flightFloor)
-	}
-	f.mu.Unlock()
+	s.mu.Unlock()
 	run()
-	f.mu.Lock()
-	delete(f.m, key)
-	f.mu.Unlock()
+	s.mu.Lock()
+	delete(s.m, key)
+	s.mu.Unlock()
 }
 
-// BenchmarkDistinct measures callers that have nothing to share: what a Group
-// costs when it does not help.
+// BenchmarkDistinct has callers with nothing to share: what a Group costs when
+// it does not help.
 func BenchmarkDistinct(b *testing.B) {
-	cancellable, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	ks := keys()
-	for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": cancellable} {
+	keys := make([]string, 1024)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("channel/%d/messages/latest", i)
+	}
+	for _, c := range contexts(b) {
 		run := func(impl string, call func(i int)) {
-			b.Run("ctx="+name+"/impl="+impl, func(b *testing.B) {
+			b.Run("ctx="+c.name+"/impl="+impl, func(b *testing.B) {
 				b.ReportAllocs()
-				var next atomic.Int64
+				var start atomic.Int64
 				b.RunParallel(func(pb *testing.PB) {
-					i := int(next.Add(331))
-					for pb.Next() {
+					for i := int(start.Add(331)); pb.Next(); i++ {
 						call(i & 1023)
-						i++
 					}
 				})
 			})
 		}
 		var g coalesce.Group[string, int]
-		run("evenkeel", func(i int) { _, _ = g.Do(ctx, ks[i], work) })
+		run("evenkeel", func(i int) { _, _ = g.Do(c.ctx, keys[i], work) })
 		var x singleflight.Group
-		run("xsync", func(i int) { _, _, _ = x.Do(ks[i], workAny) })
+		run("xsync", func(i int) { _, _, _ = x.Do(keys[i], workAny) })
 		run("xsync-chan", func(i int) {
 			select {
-			case <-x.DoChan(ks[i], workAny):
-			case <-ctx.Done():
+			case <-x.DoChan(keys[i], workAny):
+			case <-c.ctx.Done():
 			}
 		})
-		shards := newFloor()
-		if ctx.Done() == nil {
-			run("floor", func(i int) { shards[i&63].flight(ks[i], func() {}) })
-			continue
+		shards := make([]shardFloor, 64)
+		for i := range shards {
+			shards[i].m = map[string]*flightFloor{}
 		}
-		run("floor", func(i int) {
-			shards[i&63].flight(ks[i], func() {
+		inner := func() {}
+		if c.ctx.Done() != nil {
+			inner = func() {
 				ch := make(chan int, 1)
 				go func() { ch <- 1 }()
 				select {
 				case <-ch:
-				case <-ctx.Done():
+				case <-c.ctx.Done():
 				}
-			})
-		})
+			}
+		}
+		run("floor", func(i int) { shards[i&63].do(keys[i], inner) })
 	}
 }
 
-// BenchmarkHot measures callers that all ask for one key, whose work takes 20
-// microseconds: nearly every call joins.
+// A hotFloor coalesces one key.
+type hotFloor struct {
+	mu      sync.Mutex
+	running bool
+	waiting []chan struct{}
+}
+
+func (f *hotFloor) do(ctx context.Context, mine chan struct{}, run func()) {
+	f.mu.Lock()
+	if f.running {
+		f.waiting = append(f.waiting, mine)
+		f.mu.Unlock()
+		if ctx.Done() == nil {
+			<-mine
+			return
+		}
+		select {
+		case <-mine:
+		case <-ctx.Done():
+		}
+		return
+	}
+	f.running = true
+	f.mu.Unlock()
+	run()
+	f.mu.Lock()
+	f.running = false
+	for _, ch := range f.waiting {
+		ch <- struct{}{}
+	}
+	f.waiting = f.waiting[:0]
+	f.mu.Unlock()
+}
+
+// BenchmarkHot has 256 goroutines a processor that all ask for one key. The work
+// takes 20 microseconds and leaves the processor to the others meanwhile, as a
+// query does: nearly every call joins. calls/execution tells how many share.
 func BenchmarkHot(b *testing.B) {
-	cancellable, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	var executions atomic.Int64
-	spin := func() {
+	query := func() {
 		executions.Add(1)
 		for begin := time.Now(); time.Since(begin) < 20*time.Microsecond; {
+			runtime.Gosched()
 		}
 	}
-	for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": cancellable} {
-		run := func(impl string, call func()) {
-			b.Run("ctx="+name+"/impl="+impl, func(b *testing.B) {
+	for _, c := range contexts(b) {
+		run := func(impl string, caller func() (call func())) {
+			b.Run("ctx="+c.name+"/impl="+impl, func(b *testing.B) {
 				b.ReportAllocs()
 				b.SetParallelism(256)
 				executions.Store(0)
 				b.RunParallel(func(pb *testing.PB) {
-					for pb.Next() {
+					for call := caller(); pb.Next(); {
 						call()
 					}
 				})
-				if n := executions.Load(); n > 0 {
-					b.ReportMetric(float64(b.N)/float64(n), "calls/execution")
-				}
+				b.ReportMetric(float64(b.N)/float64(executions.Load()), "calls/execution")
 			})
 		}
 		var g coalesce.Group[string, int]
-		run("evenkeel", func() {
-			_, _ = g.Do(ctx, "hot", func(context.Context) (int, error) { spin(); return 1, nil })
-		})
+		fn := func(context.Context) (int, error) { query(); return 1, nil }
+		run("evenkeel", func() func() { return func() { _, _ = g.Do(c.ctx, "hot", fn) } })
 		var x singleflight.Group
-		run("xsync", func() { _, _, _ = x.Do("hot", func() (any, error) { spin(); return nil, nil }) })
-		run("xsync-chan", func() {
-			select {
-			case <-x.DoChan("hot", func() (any, error) { spin(); return nil, nil }):
-			case <-ctx.Done():
+		fx := func() (any, error) { query(); return 1, nil }
+		run("xsync", func() func() { return func() { _, _, _ = x.Do("hot", fx) } })
+		run("xsync-chan", func() func() {
+			return func() {
+				select {
+				case <-x.DoChan("hot", fx):
+				case <-c.ctx.Done():
+				}
 			}
 		})
-		var floor sync.Mutex
-		var joined int
-		run("floor", func() {
-			floor.Lock()
-			joined++
-			floor.Unlock()
+		var floor hotFloor
+		run("floor", func() func() {
+			mine := make(chan struct{}, 1)
+			return func() { floor.do(c.ctx, mine, query) }
+		})
+	}
+}
+
+// BenchmarkContext has work that asks its context for Done, as most clients of
+// databases do, and thereby makes it real.
+func BenchmarkContext(b *testing.B) {
+	for _, c := range contexts(b) {
+		b.Run("ctx="+c.name+"/impl=evenkeel", func(b *testing.B) {
+			b.ReportAllocs()
+			var g coalesce.Group[string, int]
+			fn := func(ctx context.Context) (int, error) { _ = ctx.Done(); return 1, nil }
+			for b.Loop() {
+				_, _ = g.Do(c.ctx, "k", fn)
+			}
+		})
+		b.Run("ctx="+c.name+"/impl=floor", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx, cancel := context.WithCancel(context.WithoutCancel(c.ctx))
+				_ = ctx.Done()
+				cancel()
+			}
 		})
 	}
 }

@@ -91,15 +91,15 @@ func (c *call[K, V]) drop(w *waiter[K, V]) {
 // caller that runs it inline, where there is never an heir.
 func (c *call[K, V]) fly(fn func(context.Context) (V, error), o *outcome[V]) {
 	for h := c.execute(fn, o); h.call != nil; {
+		*o = outcome[V]{} // another execution: it may panic where the last returned
 		h = h.call.execute(h.fn, o)
 	}
 }
 
 // execute runs the work once and lands, however the work ends.
 func (c *call[K, V]) execute(fn func(context.Context) (V, error), o *outcome[V]) (h heir[K, V]) {
-	o.err = ErrGoexit // what stays if attempt does not return
 	defer c.land(o, &h)
-	attempt(c, fn, o)
+	o.run(c, fn)
 	if o.err != nil && !o.panicked {
 		h = c.heir(o.err)
 	}

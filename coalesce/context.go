@@ -26,7 +26,7 @@ func (c *call[K, V]) Deadline() (time.Time, bool) {
 	if timeout <= 0 {
 		return time.Time{}, false
 	}
-	return c.shard.table.epoch.Add(c.start + timeout), true
+	return c.shard.table.epoch.Add(c.start).Add(timeout), true // in two steps: the sum may overflow
 }
 
 func (c *call[K, V]) Done() <-chan struct{} { return c.standard().Done() }
@@ -48,6 +48,10 @@ func (c *call[K, V]) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(c.standard(), f)
 }
 
+// String keeps fmt from printing the fields, which it would read without the
+// lock. Loggers and mocks do print contexts.
+func (c *call[K, V]) String() string { return "coalesce.work" }
+
 // standard returns the context that does the work, and makes it at first.
 // There is no lock: whichever of standard and end comes second sees the other.
 func (c *call[K, V]) standard() *standard {
@@ -61,18 +65,12 @@ func (c *call[K, V]) standard() *standard {
 		cancel := s.cancel
 		s.Context, s.cancel = timed, func(cause error) { cancel(cause); stop() }
 	}
-	how := c.ended.Load()
-	if how != 0 {
-		s.end(how) // before anybody sees it alive
-	}
 	if !c.std.CompareAndSwap(nil, s) {
 		s.end(landed) // somebody was faster: stop the timer
 		return c.std.Load()
 	}
-	if how == 0 {
-		if how = c.ended.Load(); how != 0 {
-			s.end(how)
-		}
+	if how := c.ended.Load(); how != 0 {
+		s.end(how)
 	}
 	return s
 }

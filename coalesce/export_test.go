@@ -28,8 +28,8 @@ func (g *Group[K, V]) Listed() int {
 					chained++
 				}
 			}
-			if chained != s.listed {
-				panic("coalesce: the table lost count")
+			if chained != s.listed || s.listed > len(s.buckets) {
+				panic("coalesce: the table has lost count, or is crowded")
 			}
 			n += chained
 			s.mu.Unlock()

@@ -101,9 +101,10 @@ type Group[K comparable, V any] struct {
 // called runtime.Goexit. It panics with a [*PanicError] when fn panicked, and
 // with a string when fn is nil. If ctx has ended already, nothing is started.
 //
-// A cycle of keys through different callers (the work of A waits for B while
-// the work of B, which somebody else started, waits for A) is not detected. Set
-// Timeout, or give such calls contexts that end.
+// Not detected are work that asks for its own key with a context that does not
+// descend from its own, and a cycle through different callers: the work of A
+// waits for B while the work of B, which somebody else started, waits for A.
+// Such calls wait until their contexts end.
 func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V, error)) (V, error) {
 	o := g.do(ctx, key, fn)
 	if o.panicked {
@@ -135,8 +136,8 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 		return out
 	}
 	go func() {
-		o := outcome[V]{err: ErrGoexit} // what stays if Clone calls it
-		defer func() { out <- o.result() }()
+		var o outcome[V]
+		defer func() { out <- o.result() }() // even if Clone calls runtime.Goexit
 		g.await(ctx, w, &o)
 	}()
 	return out

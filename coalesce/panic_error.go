@@ -2,7 +2,6 @@ package coalesce
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"runtime/debug"
 )
@@ -49,21 +48,4 @@ func newPanicError(value any) *PanicError {
 		stack = stack[i+1:]
 	}
 	return &PanicError{Value: value, Stack: stack}
-}
-
-// attempt calls fn and turns its panic into a *PanicError. It does not return
-// when fn calls runtime.Goexit: nothing can stop that.
-//
-// The flag tells a panic from a return, and attempt's return tells a panic from
-// Goexit; the recovered value could tell neither, since panic(nil) recovers as
-// nil under GODEBUG=panicnil=1, as Goexit does.
-func attempt[V any](ctx context.Context, fn func(context.Context) (V, error), o *outcome[V]) {
-	returned := false
-	defer func() {
-		if !returned {
-			o.err, o.panicked = newPanicError(recover()), true
-		}
-	}()
-	o.val, o.err = fn(ctx)
-	returned = true
 }

@@ -36,6 +36,32 @@ func (o *outcome[V]) result() Result[V] {
 	return Result[V]{Val: o.val, Err: o.err, Shared: o.callers > 1, Waiters: o.callers}
 }
 
+// run sets the outcome to what fn comes to. If fn calls runtime.Goexit, run does
+// not return, since nothing can stop that, and leaves ErrGoexit behind.
+func (o *outcome[V]) run(ctx context.Context, fn func(context.Context) (V, error)) {
+	o.err = ErrGoexit
+	if p := o.attempt(ctx, fn); p != nil {
+		o.err, o.panicked = p, true
+	}
+}
+
+// attempt calls fn and returns its panic.
+//
+// A flag tells a panic from a return, and the fact that attempt returns tells a
+// panic from Goexit. The recovered value could tell neither: panic(nil)
+// recovers as nil under GODEBUG=panicnil=1, as Goexit does.
+func (o *outcome[V]) attempt(ctx context.Context, fn func(context.Context) (V, error)) (p *PanicError) {
+	returned := false
+	defer func() {
+		if !returned {
+			p = newPanicError(recover())
+		}
+	}()
+	o.val, o.err = fn(ctx)
+	returned = true
+	return nil
+}
+
 // An original guards the value that several callers clone. Each caller clones
 // on its own goroutine, so that a thousand of them do not wait for a thousand
 // clones made one after the other; the last to come keeps the value itself,
@@ -65,6 +91,6 @@ func (o *outcome[V]) unshare(clone func(V) V) {
 	defer s.cloning.Done()
 	var zero V
 	shared := o.val
-	o.val, o.err = zero, ErrGoexit // what stays if Clone does not return
-	attempt(context.Background(), func(context.Context) (V, error) { return clone(shared), nil }, o)
+	o.val = zero
+	o.run(context.Background(), func(context.Context) (V, error) { return clone(shared), nil })
 }
