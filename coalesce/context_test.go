@@ -112,7 +112,7 @@ func TestWorkHasTheStartersValues(t *testing.T) {
 			defer cancel()
 			seen <- child.Value(traceKey{})
 			time.Sleep(time.Second)
-			return ctx.Value("nothing"), nil //nolint:revive,staticcheck // a foreign key
+			return ctx.Value(struct{}{}), nil // a key that nobody has
 		}
 		a := g.DoChan(context.WithValue(t.Context(), traceKey{}, "alice"), "k", work)
 		b := g.DoChan(context.WithValue(t.Context(), traceKey{}, "bob"), "k", work)

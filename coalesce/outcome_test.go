@@ -58,7 +58,7 @@ func throwEOF(context.Context) (int, error) { panic(io.EOF) }
 // be a deadlock report of the bubble, and so would a goroutine left behind.
 func TestEveryEndReachesEveryCaller(t *testing.T) {
 	boom := errors.New("boom")
-	nilPanic := func(context.Context) (int, error) { panic(nil) } //nolint:govet // on purpose
+	nilPanic := func(context.Context) (int, error) { panic(nil) }
 	ends := map[string]struct {
 		work    func(context.Context) (int, error)
 		val     int

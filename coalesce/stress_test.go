@@ -2,6 +2,7 @@ package coalesce_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
 	"strconv"
@@ -125,13 +126,13 @@ func TestCallersThatStayNeverSeeTheEndOfThoseWhoGo(t *testing.T) {
 			callers.Go(func() {
 				for range size(300) {
 					key := rand.IntN(keys)
-					ctx, leave := context.WithCancel(t.Context())
-					goes := rand.IntN(4) > 0
-					switch {
-					case goes && rand.IntN(2) == 0:
+					goes, stays := rand.IntN(4) > 0, time.Hour
+					if goes && rand.IntN(2) == 0 {
+						stays = time.Duration(rand.IntN(20)) * time.Microsecond
+					}
+					ctx, leave := context.WithTimeout(t.Context(), stays)
+					if goes && stays == time.Hour {
 						go leave()
-					case goes:
-						ctx, leave = context.WithTimeout(ctx, time.Duration(rand.IntN(20))*time.Microsecond) //nolint:govet // left below
 					}
 					if key == 0 && rand.IntN(4) == 0 {
 						g.Forget(0)
@@ -193,7 +194,7 @@ func TestPanicsAndGoexitUnderLoad(t *testing.T) {
 							runtime.Goexit()
 							return 0, nil
 						})
-						if err == coalesce.ErrGoexit { //nolint:errorlint // as it is
+						if errors.Is(err, coalesce.ErrGoexit) {
 							how = "told"
 						} else {
 							how = "neither"
