@@ -152,11 +152,6 @@ func (c *core) duration(ticks int64) time.Duration {
 	return time.Duration((ticks + c.scale - 1) / c.scale)
 }
 
-// ticks converts a duration, at most the budget; a negative one counts as none.
-func (c *core) ticks(d time.Duration) int64 {
-	return min(max(int64(d), 0), c.span) * c.scale
-}
-
 // shift carries a word into a frame whose base lies d nanoseconds later. A word
 // that would fall below the new frame is raised to its lower end, which can only
 // refuse; ok is false if the word would rise above what can be counted.

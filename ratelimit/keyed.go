@@ -47,7 +47,7 @@ const DefaultCapacity = 1 << 16
 // KeyedOptions configure NewKeyed. The zero value is ready to use.
 type KeyedOptions struct {
 	// Capacity is how many keys may be in debt at the same time before keys begin
-	// to share: about one in eighty does at the capacity, one in two thousand at half
+	// to share: about one in eighty does at the capacity, one in three thousand at half
 	// of it. The table has two slots for each, rounded up to whole sets of seven
 	// slots in 128 bytes: 37 bytes for a key of capacity. All of it is allocated at
 	// the start. Zero means DefaultCapacity.

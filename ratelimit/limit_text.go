@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,11 +89,9 @@ func parsePeriod(s string) (time.Duration, bool) {
 		}
 	}
 	for _, u := range units {
-		for _, n := range u.names {
-			if n == name {
-				total := mulDiv(count, int64(u.period), 1)
-				return time.Duration(total), total/int64(u.period) == count
-			}
+		if slices.Contains(u.names, name) {
+			total := mulDiv(count, int64(u.period), 1)
+			return time.Duration(total), total/int64(u.period) == count
 		}
 	}
 	return 0, false

@@ -42,7 +42,8 @@ func policy(name string, l ratelimit.Limit) string {
 	return name + ";q=" + integer(q) + ";w=" + integer(w)
 }
 
-// limits writes the member of RateLimit. A next of zero is left out.
+// limits writes the member of RateLimit. A next of zero is left out; it is at most the
+// 36 years in which a burst refills.
 func limits(name string, remaining, next int64) string {
 	b := make([]byte, 0, 64)
 	b = append(b, name...)
@@ -50,7 +51,7 @@ func limits(name string, remaining, next int64) string {
 	b = strconv.AppendInt(b, min(remaining, maxInteger), 10)
 	if next > 0 {
 		b = append(b, ";t="...)
-		b = strconv.AppendInt(b, min(next, maxInteger), 10)
+		b = strconv.AppendInt(b, next, 10)
 	}
 	return string(b)
 }
