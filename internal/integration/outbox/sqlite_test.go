@@ -128,6 +128,33 @@ func TestDeferredTransactionsWork(t *testing.T) {
 	}
 }
 
+// TestLeaseIsTakenOnlyWhenItHasEnded: one that was renewed after somebody saw it
+// end is not taken, and neither is one that somebody else took meanwhile.
+func TestLeaseIsTakenOnlyWhenItHasEnded(t *testing.T) {
+	for driver := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			db, _ := newBox(t, driver, outbox.Options{})
+			statements := sqlite.Dialect{}.SQL()
+			exec := func(query string, args ...any) int64 {
+				res, err := db.ExecContext(t.Context(), query, args...)
+				require.NoError(t, err)
+				n, err := res.RowsAffected()
+				require.NoError(t, err)
+				return n
+			}
+			hour := time.Hour.Microseconds()
+			require.EqualValues(t, 1, exec(statements.Acquire, "a", hour, 0))
+			require.EqualValues(t, 0, exec(statements.Acquire, "b", hour, 1), "it has not ended")
+			require.EqualValues(t, 1, exec(statements.Release, 1))
+			require.EqualValues(t, 0, exec(statements.Acquire, "b", hour, 0), "somebody else had it since")
+			require.EqualValues(t, 1, exec(statements.Acquire, "b", hour, 1))
+			require.EqualValues(t, 0, exec(statements.Renew, hour, 1), "of an older epoch")
+			require.EqualValues(t, 0, exec(statements.Release, 1), "of an older epoch")
+			require.EqualValues(t, 1, exec(statements.Renew, hour, 2))
+		})
+	}
+}
+
 // TestWrongDatabaseIsSaid: pointing the outbox at something else is a clear error.
 func TestWrongDatabaseIsSaid(t *testing.T) {
 	for driver := range drivers {
