@@ -250,6 +250,10 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 					pids = append(pids, n)
 				}
 				ready = s.Text() == "ready"
+				if strings.Contains(s.Text(), " is missing: ") {
+					_ = cmd.Wait()
+					t.Skip(strings.TrimSpace(s.Text()))
+				}
 			}
 			require.True(t, ready, log.String())
 			require.GreaterOrEqual(t, len(pids), 2)
