@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -25,13 +26,15 @@ func missing(t testing.TB, what, install string) {
 // program finds a program in PATH or in the folders that match the patterns, the
 // newest version first.
 func program(name string, patterns ...string) (path string, ok bool) {
-	if p, err := exec.LookPath(name); err == nil {
-		return p, true
-	}
+	candidates := []string{name}
 	for _, pattern := range patterns {
-		found, err := filepath.Glob(filepath.Join(pattern, name))
-		if err == nil && len(found) > 0 {
-			return found[len(found)-1], true
+		found, _ := filepath.Glob(filepath.Join(pattern, name)) // the patterns are ours, and sound
+		slices.Reverse(found)
+		candidates = append(candidates, found...)
+	}
+	for _, c := range candidates {
+		if p, err := exec.LookPath(c); err == nil { // looks in PATH, or that a path is executable
+			return p, true
 		}
 	}
 	return "", false
