@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Main is the whole service. Set Config, then Run; whatever Run returned, Close.
+// Main is the whole service. Set Config, then Run; if that succeeds, Close in the
+// end.
 type Main struct {
 	Config Config
 	log    *slog.Logger
@@ -29,8 +30,8 @@ type Main struct {
 	server   *http.Server
 
 	// Background work in the order in which Close ends it.
-	load, delivery, sampling task
-	failed                   chan error // the first failure of any
+	load, sampling, serving, delivery task
+	failed                            chan error // the first failure of any
 }
 
 // task is a piece of background work that one owner starts and ends.
@@ -83,11 +84,12 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	if err := m.wire(); err != nil {
 		return err
 	}
-	go func() {
+	m.serving.start(func(context.Context) error {
 		if err := m.server.Serve(m.listener); !errors.Is(err, http.ErrServerClosed) {
-			m.failed <- err
+			return err
 		}
-	}()
+		return nil
+	}, m.failed)
 	m.delivery.start(func(ctx context.Context) error { return m.webhooks.Run(ctx, m.store) }, m.failed)
 	m.sampling.start(m.metrics.Run, m.failed)
 	if m.Config.Load > 0 {
@@ -167,8 +169,8 @@ func (m *Main) URL() string { return "http://" + m.listener.Addr().String() }
 // Dir is the folder of the data.
 func (m *Main) Dir() string { return m.dir }
 
-// Failed is ready to read when a part of the service has failed and it should be
-// closed.
+// Failed yields the error of a part of the service that failed. The service should
+// then be closed.
 func (m *Main) Failed() <-chan error { return m.failed }
 
 // drainFor is how long Close waits for the outbox to empty. What is left then stays
@@ -179,11 +181,6 @@ const drainFor = 3 * time.Second
 // drains or stays, the files close. A temporary folder is removed.
 func (m *Main) Close() error {
 	var errs []error
-	select {
-	case err := <-m.failed:
-		errs = append(errs, err)
-	default:
-	}
 	m.load.stop()
 	m.sampling.stop() // ends the streams of the page, which would keep Shutdown waiting
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -191,6 +188,7 @@ func (m *Main) Close() error {
 	if err := m.server.Shutdown(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("shut down: %w", err))
 	}
+	m.serving.stop()
 	m.webhooks.Wait()
 	m.drain(ctx)
 	m.delivery.stop()

@@ -32,9 +32,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is main with its surroundings as parameters. It returns the exit code: 0, 1
@@ -59,20 +58,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if config.Load > 0 {
 		fmt.Fprintln(stdout, "chat: open that page to turn the patterns off and on; Ctrl-C ends")
 	}
-	code := 0
 	select {
 	case <-ctx.Done():
 	case <-after(config.For):
-	case <-m.Failed():
+	case err = <-m.Failed():
 	}
-	if err := m.Close(); err != nil {
+	if err := errors.Join(err, m.Close(), m.metrics.Summarise(stdout, time.Since(started))); err != nil {
 		fmt.Fprintln(stderr, "chat:", oneLine(err))
-		code = 1
-	}
-	if err := m.metrics.Summarise(stdout, time.Since(started)); err != nil {
 		return 1
 	}
-	return code
+	return 0
 }
 
 // after is time.After, for which 0 means never.

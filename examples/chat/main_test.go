@@ -414,6 +414,13 @@ func TestInterruptEndsCleanly(t *testing.T) {
 	require.NotEmpty(t, pages(t, m.URL()+"/feed", 100))
 }
 
+func TestAPartThatFailsIsReported(t *testing.T) {
+	t.Parallel()
+	m := startMain(t, nil)
+	require.NoError(t, m.listener.Close())
+	require.ErrorContains(t, <-m.Failed(), "closed")
+}
+
 func TestATemporaryFolderIsRemoved(t *testing.T) {
 	t.Parallel()
 	m := &Main{Config: testConfig()}
