@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -24,10 +25,10 @@ type store interface {
 	release(ctx context.Context, epoch int64) error
 
 	// ready returns the oldest messages, up to limit and until their payloads
-	// reach size. more says that there are others.
-	ready(ctx context.Context, limit, size int) (entries []entry, more bool, err error)
+	// reach size.
+	ready(ctx context.Context, limit, size int) ([]entry, error)
 	// waiting does the same for messages that waited and are due now.
-	waiting(ctx context.Context, limit, size int) (entries []entry, more bool, err error)
+	waiting(ctx context.Context, limit, size int) ([]entry, error)
 
 	// settle writes down decisions, in one transaction, and renews the lease
 	// for d. Returns errFenced, and has written nothing, if the lease is no
@@ -90,11 +91,8 @@ func (d *drainer) own(ctx context.Context, epoch int64, once bool) (delivered in
 			return delivered, nil
 		}
 		failures = 0
-		if sleep(ctx, jitter(poll), d.wake) {
-			poll = d.o.PollMin
-		} else {
-			poll = min(2*poll, d.o.PollMax)
-		}
+		sleep(ctx, jitter(poll), d.wake)
+		poll = min(2*poll, d.o.PollMax)
 	}
 }
 
@@ -122,41 +120,33 @@ func (d *drainer) cycle(ctx context.Context, epoch int64) (delivered, handled in
 // messages that waited costs a query that mostly finds nothing, so while there
 // are ready ones it is made at most once in PollMin.
 func (d *drainer) fetch(ctx context.Context) ([]entry, error) {
-	limit, size := d.o.Batch, d.o.BatchBytes
 	look := !d.looked && (d.found || time.Since(d.lookedAt) >= d.o.PollMin)
 	d.looked = look
-	var entries []entry
+	order := []func(context.Context, int, int) ([]entry, error){d.s.ready, d.waiting}
 	if look {
-		waited, more, err := d.look(ctx, limit, size)
-		if err != nil || more {
-			return waited, err
+		slices.Reverse(order)
+	}
+	var entries []entry
+	limit, size := d.o.Batch, d.o.BatchBytes
+	for _, read := range order {
+		more, err := read(ctx, limit, size)
+		if err != nil {
+			return nil, fmt.Errorf("outbox: read messages: %w", err)
 		}
-		entries = waited
-		limit, size = limit-len(waited), size-payloads(waited)
+		entries = append(entries, more...)
+		limit, size = limit-len(more), size-payloads(more)
+		if limit <= 0 || size <= 0 {
+			break
+		}
 	}
-	if limit <= 0 || size <= 0 {
-		return entries, nil
-	}
-	ready, more, err := d.s.ready(ctx, limit, size)
-	if err != nil {
-		return nil, fmt.Errorf("outbox: read messages: %w", err)
-	}
-	entries = append(entries, ready...)
-	limit, size = limit-len(ready), size-payloads(ready)
-	if look || more || limit <= 0 || size <= 0 {
-		return entries, nil
-	}
-	waited, _, err := d.look(ctx, limit, size)
-	return append(entries, waited...), err
+	return entries, nil
 }
 
-func (d *drainer) look(ctx context.Context, limit, size int) ([]entry, bool, error) {
-	waited, more, err := d.s.waiting(ctx, limit, size)
-	if err != nil {
-		return nil, false, fmt.Errorf("outbox: read waiting messages: %w", err)
-	}
-	d.found, d.lookedAt = len(waited) > 0, time.Now()
-	return waited, more, nil
+// waiting reads messages that waited, and notes whether there were any.
+func (d *drainer) waiting(ctx context.Context, limit, size int) ([]entry, error) {
+	entries, err := d.s.waiting(ctx, limit, size)
+	d.found, d.lookedAt = len(entries) > 0, time.Now()
+	return entries, err
 }
 
 func payloads(entries []entry) (n int) {
@@ -186,17 +176,15 @@ func (d *drainer) settle(ctx context.Context, epoch int64, decisions []decision)
 	}
 }
 
-// sleep waits for d, for ctx or for wake, and reports whether it was wake.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+// sleep waits for d, for the end of ctx or for wake, whatever comes first.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	case <-wake:
-		return true
 	}
-	return false
 }
 
 // jitter returns a time in [d/2, d], so that processes that started together do

@@ -145,10 +145,10 @@ func (f *Fake) release(ctx context.Context, epoch int64) error {
 	return nil
 }
 
-func (f *Fake) ready(ctx context.Context, limit, size int) ([]entry, bool, error) {
+func (f *Fake) ready(ctx context.Context, limit, size int) ([]entry, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(ctx, "ready"); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var all []entry
 	for _, r := range f.rows {
@@ -164,13 +164,13 @@ func (f *Fake) ready(ctx context.Context, limit, size int) ([]entry, bool, error
 		}
 		all = append(all, e)
 	}
-	return cut(all, limit, size)
+	return cut(all, limit, size), nil
 }
 
-func (f *Fake) waiting(ctx context.Context, limit, size int) ([]entry, bool, error) {
+func (f *Fake) waiting(ctx context.Context, limit, size int) ([]entry, error) {
 	defer f.mu.Unlock()
 	if err := f.begin(ctx, "waiting"); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var all []entry
 	for _, r := range f.rows {
@@ -189,18 +189,18 @@ func (f *Fake) waiting(ctx context.Context, limit, size int) ([]entry, bool, err
 		}
 		all = append(all, e)
 	}
-	return cut(all, limit, size)
+	return cut(all, limit, size), nil
 }
 
-func cut(all []entry, limit, size int) ([]entry, bool, error) {
+func cut(all []entry, limit, size int) []entry {
 	for i := range all {
 		all[i].Attempt++
 		size -= len(all[i].Payload)
 		if i+1 == limit || size <= 0 {
-			return all[:i+1], true, nil
+			return all[:i+1]
 		}
 	}
-	return all, false, nil
+	return all
 }
 
 func (f *Fake) settle(ctx context.Context, epoch int64, d time.Duration, decisions []decision) error {

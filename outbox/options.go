@@ -10,18 +10,16 @@ import (
 // default.
 type Options struct {
 	// Batch is how many messages are read, published and acknowledged
-	// together. 0 means 100: on SQLite a batch of 100 costs a tenth a message
-	// of what batches of 1 cost, and a crash repeats at most one batch.
+	// together. A crash repeats at most one batch. 0 means 100.
 	Batch int
 	// BatchBytes ends a batch early when its payloads reach this many bytes.
 	// A larger message travels alone. 0 means 1 MiB.
 	BatchBytes int
 
 	// PollMin and PollMax bound the time between two looks at an empty
-	// outbox. It starts at PollMin and doubles up to PollMax, with jitter; a
-	// Wake or a message starts it again. PollMax is how late a message of
-	// another process, a delayed message or a retry may be noticed.
-	// 0 means 10 ms and 1 s.
+	// outbox. It starts at PollMin after each message and doubles up to
+	// PollMax, with jitter. PollMax is how late a message of another process,
+	// a delayed message or a retry may be noticed. 0 means 10 ms and 1 s.
 	PollMin, PollMax time.Duration
 
 	// Lease is how long a drainer that died keeps others from taking over. A

@@ -201,7 +201,7 @@ func TestRetryAfterAndDeliverAtAreExact(t *testing.T) {
 
 func TestLeaseIsKeptWhilePublishing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := outbox.Options{Lease: time.Second, PollMin: 10 * time.Millisecond}
+		o := outbox.Options{Lease: time.Minute, PollMin: 10 * time.Millisecond}
 		f, l, standby := outbox.NewFake(), new(log), new(log)
 		f.Add(msg("k", "1"))
 		stop := running(t, newOutbox(t, o), f, l.publisher(func(context.Context, outbox.Message) error {

@@ -91,17 +91,17 @@ func (s *sqlStore) fence(ctx context.Context, e execer, epoch int64, d time.Dura
 	return err
 }
 
-func (s *sqlStore) ready(ctx context.Context, limit, size int) ([]entry, bool, error) {
+func (s *sqlStore) ready(ctx context.Context, limit, size int) ([]entry, error) {
 	return s.read(ctx, s.sql.Ready, limit, size, func(e *entry) []any { return []any{&e.state} })
 }
 
-func (s *sqlStore) waiting(ctx context.Context, limit, size int) ([]entry, bool, error) {
+func (s *sqlStore) waiting(ctx context.Context, limit, size int) ([]entry, error) {
 	return s.read(ctx, s.sql.Waiting, limit, size, func(e *entry) []any {
 		return []any{&e.Attempt, &e.LastError, &e.place, &e.state}
 	})
 }
 
-func (s *sqlStore) read(ctx context.Context, query string, limit, size int, more func(*entry) []any) (entries []entry, full bool, err error) {
+func (s *sqlStore) read(ctx context.Context, query string, limit, size int, more func(*entry) []any) (entries []entry, err error) {
 	err = s.retryBusy(ctx, func() error {
 		rows, err := s.db.QueryContext(ctx, query, limit)
 		if err != nil {
@@ -117,12 +117,10 @@ func (s *sqlStore) read(ctx context.Context, query string, limit, size int, more
 			}
 			entries = append(entries, e)
 			entries[len(entries)-1].Attempt++
-			full = left <= len(e.Payload)
 		}
-		full = full || len(entries) == limit
 		return errors.Join(rows.Err(), rows.Close())
 	})
-	return entries, full, err
+	return entries, err
 }
 
 // A reader scans the columns that Ready, Waiting and Dead have in common, and

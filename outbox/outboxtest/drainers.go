@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,12 +213,13 @@ func wakeReachesRun(t *testing.T, d Database) {
 	db, box := setUp(t, d, outbox.Options{PollMin: time.Hour, PollMax: time.Hour})
 	ctx, stop := context.WithTimeout(t.Context(), timeout)
 	defer stop()
-	var delivered atomic.Int64
 	got := make(chan string)
 	var wg sync.WaitGroup
+	add(t, db, box, msg("k", "dead"))
+	_, err := box.Drain(ctx, db, outbox.PublisherFunc(func(context.Context, outbox.Message) error { return outbox.Permanent(errDown) }))
+	require.NoError(t, err)
 	wg.Go(func() {
 		require.NoError(t, box.Run(ctx, db, outbox.PublisherFunc(func(ctx context.Context, m outbox.Message) error {
-			delivered.Add(1)
 			select {
 			case got <- string(m.Payload):
 			case <-ctx.Done():
@@ -227,9 +227,17 @@ func wakeReachesRun(t *testing.T, d Database) {
 			return nil
 		})))
 	})
-	for _, name := range []string{"1", "2", "3"} {
-		add(t, db, box, msg("k", name))
-		box.Wake()
+	for _, name := range []string{"1", "2", "3", "dead"} {
+		if name == "dead" {
+			for m, err := range box.Dead(ctx, db) {
+				require.NoError(t, err)
+				_, err := box.Replay(ctx, db, m.ID) // wakes by itself
+				require.NoError(t, err)
+			}
+		} else {
+			add(t, db, box, msg("k", name))
+			box.Wake()
+		}
 		select {
 		case g := <-got:
 			require.Equal(t, name, g)
