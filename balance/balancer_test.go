@@ -36,6 +36,8 @@ func seeded(t require.TestingT, s balance.Strategy, seed uint64) *balance.Balanc
 	return b
 }
 
+var errTest = errors.New("failed")
+
 // equals returns n backends of weight 1 whose values are their IDs.
 func equals(n int) []balance.Backend[string] {
 	set := make([]balance.Backend[string], n)
@@ -129,11 +131,11 @@ func TestInFlightEqualsTheOpenPicks(t *testing.T) {
 						i := rapid.IntRange(0, len(picks)-1).Draw(t, "which")
 						o := picks[i]
 						picks = slices.Delete(picks, i, i+1)
-						outcome := rapid.SampledFrom([]error{nil, errors.New("failed"), context.Canceled, fmt.Errorf("wrapped: %w", context.Canceled)}).Draw(t, "outcome")
+						outcome := rapid.SampledFrom([]error{nil, errTest, context.Canceled, fmt.Errorf("wrapped: %w", context.Canceled)}).Draw(t, "outcome")
 						for range rapid.IntRange(1, 3).Draw(t, "times") { // the first counts
 							o.pick.Done(outcome)
 						}
-						require.Empty(t, o.pick.ID())
+						require.Equal(t, o.pick.Value, o.pick.ID(), "also when done")
 						o.of.open--
 						if outcome != nil && !errors.Is(outcome, context.Canceled) {
 							o.of.failures++
@@ -179,15 +181,17 @@ func TestUpdateRefusesABadSetAndKeepsTheOld(t *testing.T) {
 	t.Parallel()
 	b := seeded(t, balance.Random(), 1)
 	require.NoError(t, b.Update(equals(2)))
-	for name, set := range map[string][]balance.Backend[string]{
-		"empty ID":        {{}},
-		"repeated ID":     {{ID: "a"}, {ID: "a"}},
-		"negative weight": {{ID: "a", Weight: -1}},
-		"NaN weight":      {{ID: "a", Weight: math.NaN()}},
-		"infinite weight": {{ID: "a", Weight: math.Inf(1)}},
+	for want, set := range map[string][]balance.Backend[string]{
+		"number 1 has an empty ID, expected": {{ID: "a"}, {}},
+		`ID "a" occurs twice`:                {{ID: "a"}, {ID: "b"}, {ID: "a"}},
+		`"a": Weight is -1, expected`:        {{ID: "a", Weight: -1}},
+		`"a": Weight is NaN, expected`:       {{ID: "a", Weight: math.NaN()}},
+		`"a": Weight is +Inf, expected`:      {{ID: "a", Weight: math.Inf(1)}},
 	} {
-		require.ErrorIs(t, b.Update(set), balance.ErrBadBackend, name)
-		require.Equal(t, map[string]int64{"b0": 0, "b1": 0}, inFlight(b), name)
+		err := b.Update(set)
+		require.ErrorIs(t, err, balance.ErrBadBackend)
+		require.ErrorContains(t, err, want)
+		require.Equal(t, map[string]int64{"b0": 0, "b1": 0}, inFlight(b), want)
 	}
 }
 
@@ -222,8 +226,10 @@ func TestTheZeroBalancerHasNoBackends(t *testing.T) {
 	for range b.Stats() {
 		t.Fatal("yielded")
 	}
+	require.ErrorContains(t, b.Update([]balance.Backend[int]{{ID: "a"}}), "expected one from New")
 	var p balance.Pick[int]
-	p.Done(nil)
+	p.Done(errors.New("failed"))
+	require.Empty(t, p.ID())
 }
 
 func TestDoEndsThePickHoweverItsFunctionEnds(t *testing.T) {
@@ -304,12 +310,56 @@ func TestPicksDuringUpdatesAreWhole(t *testing.T) {
 	}
 }
 
-func TestANodeFillsACacheLine(t *testing.T) {
+// Two updates at once, and a pick right after each: a pick that finds the set of the
+// one is not forgotten by the other.
+func TestConcurrentUpdatesKeepEachOthersState(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, uintptr(64), balance.NodeSize)
+	for range 500 {
+		b, err := balance.New[string](balance.Random(), balance.Options{})
+		require.NoError(t, err)
+		var updates sync.WaitGroup
+		for range 2 {
+			updates.Go(func() {
+				if err := b.Update(equals(50)); err != nil {
+					t.Error(err)
+				}
+				if _, err := b.Pick(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		updates.Wait()
+		open := int64(0)
+		for _, n := range inFlight(b) {
+			open += n
+		}
+		require.Equal(t, int64(2), open)
+	}
 }
 
-func TestPickAndDoneAllocateNothing(t *testing.T) {
+func TestStatsStopsWhenAsked(t *testing.T) {
+	t.Parallel()
+	b := seeded(t, balance.Random(), 1)
+	require.NoError(t, b.Update(equals(3)))
+	for backend := range b.Stats() {
+		require.Equal(t, "b0", backend.ID)
+		break
+	}
+}
+
+func TestEachNodeFillsACacheLine(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, uintptr(64), balance.NodeSize)
+	for _, n := range []int{1, 20, 1000} {
+		b := seeded(t, balance.Random(), 1)
+		require.NoError(t, b.Update(equals(n)))
+		for _, at := range balance.NodeAddresses(b) {
+			require.Zero(t, at%64)
+		}
+	}
+}
+
+func TestPicksAllocateNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -323,8 +373,9 @@ func TestPickAndDoneAllocateNothing(t *testing.T) {
 			require.Zero(t, testing.AllocsPerRun(200, func() {
 				p, _ := b.Pick()
 				q, _ := b.PickExcept(p.ID())
-				q.Done(nil)
-				p.Done(nil)
+				q.Done(context.Canceled)
+				p.Done(errTest)
+				_ = b.Do(t.Context(), func(context.Context, string) error { return nil })
 			}), name)
 		}
 	}

@@ -1,6 +1,7 @@
 // Package balance chooses one of several backends for each request. A
 // [Balancer] with [LeastRequest], the power of two choices, picks in about the
-// time of two atomic loads and one addition, whatever the number of backends.
+// time of a random number, two atomic loads and one atomic addition, whatever the
+// number of backends.
 //
 // # The problem
 //
@@ -30,7 +31,15 @@
 //	p.Done(err)
 //
 // Or let [Balancer.Do] end the pick. A pick that is never done counts as a request
-// under way for ever: end every one.
+// under way for ever: end every one. For a retry, [Balancer.PickExcept] leaves out
+// the backends that have been tried.
+//
+// # Which strategy
+//
+//   - [LeastRequest], unless you know better: slow and busy backends get less.
+//   - [RoundRobin] if requests are alike and the exact shares matter more than the
+//     load.
+//   - [Random] if nothing else is known to help, and to compare with.
 //
 // # Membership
 //
@@ -50,6 +59,11 @@
 // A balancer knows the requests of its own process only. With many client
 // processes, each of which has rarely a request under way, two candidates are
 // nearly always both idle in its eyes, and the choice is random again.
+//
+// A backend that fails at once always looks idle, so that LeastRequest sends it more
+// than its share, with two choices and equal weights up to twice as much. The balancer
+// counts failures but does not act on them: leave a broken backend out of the next
+// Update.
 //
 // Sources: Mitzenmacher, The Power of Two Choices in Randomized Load Balancing
 // (IEEE TPDS 2001); the balancers of Finagle, Envoy and gRPC.

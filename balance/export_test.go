@@ -5,6 +5,14 @@ import "unsafe"
 // NodeSize is the size of what is kept for one backend.
 const NodeSize = unsafe.Sizeof(node{})
 
+// NodeAddresses returns where what is kept for each backend lies.
+func NodeAddresses[T any](b *Balancer[T]) (addresses []uintptr) {
+	for _, n := range b.current.Load().nodes {
+		addresses = append(addresses, uintptr(unsafe.Pointer(n)))
+	}
+	return addresses
+}
+
 // Pair is the draw of two candidates.
 var Pair = pair
 

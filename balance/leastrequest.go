@@ -26,10 +26,11 @@ const (
 // power of two choices (Mitzenmacher, 2001). Up to four backends, and whenever
 // there are no more than Choices, it compares all.
 //
-// The candidates are distinct, and every pair is as likely as its weights say: one
-// random number gives both when the weights are equal. Otherwise they are drawn by
+// The candidates are distinct. With equal weights every set of them is as likely, and
+// two cost one random number. With weights that differ, candidates are drawn by
 // weight and their requests divided by it, and the first drawn wins a tie, so that
-// idle backends are picked by weight too.
+// idle backends are picked by weight too; that costs two random numbers or more, and
+// of more than two candidates one may be drawn again that has already lost.
 func LeastRequest(o LeastRequestOptions) Strategy { return leastRequestStrategy{o} }
 
 type leastRequestStrategy struct{ options LeastRequestOptions }
@@ -132,7 +133,7 @@ func (c *chooser) leastAmong(s *set, candidates []int) int {
 	if s.inverse == nil {
 		return tied[below(uint32(c.rand()>>32), n)]
 	}
-	return drawTied(s, tied[:n], float64(c.rand()>>11)/(1<<53))
+	return drawTied(s, tied[:n], c.unit())
 }
 
 // drawTied draws one of a few by weight; u is in [0, 1).
@@ -150,9 +151,9 @@ func drawTied(s *set, tied []int, u float64) int {
 	return tied[len(tied)-1]
 }
 
-// leastOfWeighted compares candidates that are drawn by weight. A candidate that is
-// drawn again is drawn once more and, if that hits it too, replaced by any other:
-// a fixed number of draws, and never a backend against itself alone.
+// leastOfWeighted compares candidates that are drawn by weight. A draw that hits the
+// best so far is repeated once and, if that hits it too, replaced by any other: a
+// bounded number of draws, and never a backend against itself alone.
 func (c *chooser) leastOfWeighted(s *set) int {
 	best := s.alias.draw(c.rand())
 	load := s.load(best)
@@ -174,17 +175,26 @@ func (c *chooser) leastOfWeighted(s *set) int {
 	return best
 }
 
-// leastExcept returns the least busy backend that is not in ids, from a random
-// place on, so that those that are equally busy share the work.
+// leastExcept returns the least busy backend that is not in ids. Among those that
+// are equally busy it draws by weight: each that comes takes the place of those
+// before it with its share of their weights so far.
 func (c *chooser) leastExcept(s *set, ids []string) (best int, ok bool) {
-	n := len(s.nodes)
-	start := below(uint32(c.rand()>>32), n)
-	for k := range n {
-		i := (start + k) % n
-		if s.nodes[i].oneOf(ids) {
+	var least, tied float64 // the load of best, and the weights of all with that load
+	for i, n := range s.nodes {
+		if n.oneOf(ids) {
 			continue
 		}
-		if !ok || s.load(i) < s.load(best) {
+		load, weight := s.load(i), 1.0
+		if s.inverse != nil {
+			weight = 1 / s.inverse[i]
+		}
+		if !ok || load < least {
+			least, tied = load, 0
+		}
+		if load > least {
+			continue
+		}
+		if tied += weight; c.unit()*tied < weight { // always so for the first
 			best, ok = i, true
 		}
 	}

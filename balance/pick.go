@@ -18,27 +18,29 @@ type Pick[T any] struct {
 	// Value is the Value of the chosen backend.
 	Value T
 
-	node *node // nil once it is done
+	node *node
+	open bool // until it is done
 }
 
 // Done ends the request with its outcome. A nil error is a success. An error counts
 // as a failure of the backend, unless it is a [context.Canceled]: then the caller
 // went away, which says nothing of the backend. Later calls on the same variable do
-// nothing, as does Done on the zero Pick. It costs one atomic addition.
+// nothing, as does Done on the zero Pick. It costs one atomic addition, and another
+// for a failure.
 func (p *Pick[T]) Done(err error) {
-	n := p.node
-	if n == nil {
+	if !p.open {
 		return
 	}
-	p.node = nil
+	p.open = false
+	n := p.node
 	if err != nil && !errors.Is(err, context.Canceled) {
 		n.failures.Add(1)
 	}
 	n.end()
 }
 
-// ID returns the ID of the chosen backend, for [Balancer.PickExcept]. It is empty
-// after Done.
+// ID returns the ID of the chosen backend, for [Balancer.PickExcept], also after
+// Done. That of the zero Pick is empty.
 func (p *Pick[T]) ID() string {
 	if p.node == nil {
 		return ""
@@ -49,8 +51,8 @@ func (p *Pick[T]) ID() string {
 // node is what the balancer knows of one backend. It is shared by all snapshots
 // that hold the backend, and by the picks of it.
 //
-// It fills a cache line, so that picks of different backends do not slow each
-// other down.
+// It fills a cache line, and the allocator aligns objects of that size to one, so
+// that picks of different backends do not slow each other down.
 type node struct {
 	// counts holds the requests under way in its low bits and the number of picks
 	// above them, so that a pick is one addition. First, since all picks touch it.

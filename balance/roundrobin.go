@@ -11,9 +11,10 @@ import (
 //
 // With equal weights a turn is one atomic addition and a division. Otherwise the
 // turns follow a table, made when the set changes, of 64 turns a backend on the
-// average: the shares are right to a hundredth of an average one, every backend
-// has at least one turn, and the turns of each are spread evenly (earliest deadline
-// first). A turn then costs one look-up more.
+// average. Every backend has at least one turn, and the turns of each are spread evenly
+// (earliest deadline first). A share is right to about a 64th of an average one or, if
+// it is larger than that, to a 64th of itself. A turn then costs one look-up more, and
+// the table 256 bytes a backend.
 func RoundRobin() Strategy { return roundRobinStrategy{} }
 
 type roundRobinStrategy struct{}

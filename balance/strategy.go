@@ -45,6 +45,9 @@ func (c *chooser) choose(s *set) int {
 	}
 }
 
+// unit returns a random number in [0, 1).
+func (c *chooser) unit() float64 { return float64(c.rand()>>11) / (1 << 53) }
+
 // below scales 32 random bits to [0, n) by one multiplication. Its bias is at most
 // n/2^32.
 func below(bits uint32, n int) int { return int(uint64(bits) * uint64(n) >> 32) }

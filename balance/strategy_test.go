@@ -1,7 +1,6 @@
 package balance_test
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -13,7 +12,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/balance"
 )
 
-// picks returns how often each of n idle backends is picked, by index.
+// idlePicks returns how often each of n idle backends is picked, by index.
 func idlePicks(t require.TestingT, s balance.Strategy, weights []float64, rounds int) []float64 {
 	b := seeded(t, s, 42)
 	set := equals(len(weights))
@@ -145,6 +144,10 @@ func TestScheduleGivesEachItsTurnsEvenlySpread(t *testing.T) {
 		for i, at := range turns {
 			want := max(1, weights[i]/sum*64*float64(len(weights)))
 			require.InDelta(t, want, len(at), 0.5001, "backend %d", i)
+			// In average shares.
+			share := float64(len(at)) / float64(len(schedule)) * float64(len(weights))
+			fair := weights[i] / sum * float64(len(weights))
+			require.InDelta(t, fair, share, max(1, fair)/50, "backend %d", i)
 			// Between two turns of one backend the others take theirs: no gap is much
 			// longer than the average one.
 			gap := float64(len(schedule)) / float64(len(at))
@@ -178,10 +181,10 @@ func TestLeastRequestAvoidsTheBusyOne(t *testing.T) {
 			continue
 		}
 		for _, n := range []int{2, 3, 4, 5, 50} {
-			for _, weight := range []float64{1, 3} {
+			for _, weights := range [][2]float64{{1, 1}, {1, 3}, {100, 1}} { // of the busy one and of the last
 				b := seeded(t, strategy, 9)
 				set := equals(n)
-				set[n-1].Weight = weight
+				set[0].Weight, set[n-1].Weight = weights[0], weights[1]
 				require.NoError(t, b.Update(set[:1]))
 				for range 5 {
 					_, err := b.Pick() // of b0, and never done
@@ -226,20 +229,86 @@ func TestTwoChoicesFlattenTheLoad(t *testing.T) {
 // among 10 of weight 1 holds eight times as many.
 func TestLeastRequestFillsByWeight(t *testing.T) {
 	t.Parallel()
-	b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 7)
-	set := equals(11)
-	set[3].Weight = 8
-	require.NoError(t, b.Update(set))
-	for range 1800 {
-		_, err := b.Pick()
-		require.NoError(t, err)
-	}
-	for id, n := range inFlight(b) {
-		want := 100.0
-		if id == "b3" {
-			want = 800
+	for name, strategy := range strategies() {
+		if name == "random" || name == "roundrobin" {
+			continue
 		}
-		require.InEpsilon(t, want, n, 0.1, id)
+		for _, n := range []int{4, 11, 30} {
+			b := seeded(t, strategy, 7)
+			set := equals(n)
+			set[3].Weight = 8
+			require.NoError(t, b.Update(set))
+			for range 100 * (n + 7) {
+				_, err := b.Pick()
+				require.NoError(t, err)
+			}
+			for id, open := range inFlight(b) {
+				want := 100.0
+				if id == "b3" {
+					want = 800
+				}
+				require.InEpsilon(t, want, open, 0.1, "%s of %d: %s", name, n, id)
+			}
+		}
+	}
+}
+
+// pickOnly picks one backend of a set.
+func pickOnly(t *testing.T, b *balance.Balancer[string], set []balance.Backend[string], id string) {
+	var others []string
+	for _, s := range set {
+		if s.ID != id {
+			others = append(others, s.ID)
+		}
+	}
+	p, err := b.PickExcept(others...)
+	require.NoError(t, err)
+	require.Equal(t, id, p.Value)
+}
+
+// When no two backends are equally busy, the pick is the least busy candidate, and
+// how often it is the least busy but r of all tells whether every set of candidates
+// is equally likely, wherever in the set they are.
+func TestEverySetOfCandidatesIsEquallyLikely(t *testing.T) {
+	t.Parallel()
+	const n, rounds = 8, 20_000
+	choose := func(n, k int) float64 {
+		c := 1.0
+		for i := range k {
+			c = c * float64(n-i) / float64(i+1)
+		}
+		return c
+	}
+	for _, choices := range []int{2, 3, 5} {
+		for first := range n { // the least busy is here, the others in order after it
+			b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{Choices: choices}), uint64(first))
+			set := equals(n)
+			require.NoError(t, b.Update(set))
+			rank := map[string]int{}
+			for i, s := range set {
+				rank[s.ID] = (i - first + n) % n
+			}
+			for id, r := range rank {
+				for range r {
+					pickOnly(t, b, set, id)
+				}
+			}
+			counts := make([]float64, n)
+			for range rounds {
+				p, err := b.Pick()
+				require.NoError(t, err)
+				counts[rank[p.Value]]++
+				p.Done(nil)
+			}
+			var expected []float64
+			for r := range n - choices + 1 {
+				expected = append(expected, rounds*choose(n-1-r, choices-1)/choose(n, choices))
+			}
+			for _, never := range counts[len(expected):] {
+				require.Zero(t, never)
+			}
+			require.Less(t, chiSquare(counts[:len(expected)], expected), limit(len(expected)-1), "%d choices from %d", choices, first)
+		}
 	}
 }
 
@@ -266,26 +335,89 @@ func TestExtremeWeightsDoNotBreakTheChoice(t *testing.T) {
 	}
 }
 
-func TestPickExceptPrefersTheLeastBusyOfTheUntried(t *testing.T) {
+func TestPickExceptTriesEveryBackendBeforeOneTwice(t *testing.T) {
 	t.Parallel()
-	b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 13)
-	require.NoError(t, b.Update(equals(40)))
-	var tried []string
-	for range 40 { // each try is of another backend
+	for name, strategy := range strategies() {
+		b := seeded(t, strategy, 13)
+		require.NoError(t, b.Update(equals(40)))
+		var tried []string
+		for range 40 {
+			p, err := b.PickExcept(tried...)
+			require.NoError(t, err)
+			require.NotContains(t, tried, p.ID(), name)
+			tried = append(tried, p.ID())
+		}
 		p, err := b.PickExcept(tried...)
-		require.NoError(t, err)
-		require.NotContains(t, tried, p.ID())
-		tried = append(tried, p.ID())
+		require.NoError(t, err, "all were tried")
+		require.NotEmpty(t, p.ID())
 	}
-	p, err := b.PickExcept(tried...)
-	require.NoError(t, err, "all were tried")
-	require.NotEmpty(t, p.ID())
-	require.Equal(t, fmt.Sprint(1), fmt.Sprint(slices.Min(values(inFlight(b)))))
 }
 
-func values(m map[string]int64) (all []int64) {
-	for _, v := range m {
-		all = append(all, v)
+// 37 of 40 have been tried, so the strategy seldom finds one of the others. They
+// must not profit from their places in the set.
+func TestPickExceptPicksTheFewUntriedByWeight(t *testing.T) {
+	t.Parallel()
+	const rounds = 20_000
+	for _, weights := range [][]float64{{1, 1, 1}, {1, 2, 5}} {
+		b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 17)
+		set := equals(40)
+		var tried []string
+		for i := range set {
+			if i < 20 || i > 22 {
+				tried = append(tried, set[i].ID)
+			} else {
+				set[i].Weight = weights[i-20]
+			}
+		}
+		require.NoError(t, b.Update(set))
+		counts := map[string]float64{}
+		for range rounds {
+			p, err := b.PickExcept(tried...)
+			require.NoError(t, err)
+			counts[p.Value]++
+			p.Done(nil)
+		}
+		sum := weights[0] + weights[1] + weights[2]
+		for i, w := range weights {
+			want := w / sum
+			require.InDelta(t, want, counts[set[20+i].ID]/rounds, 5*math.Sqrt(want/rounds), "%v: %d", weights, i)
+		}
 	}
-	return all
+}
+
+// One of the two untried is busy for its weight: it is only found by chance, when
+// the strategy draws it against a tried one.
+func TestPickExceptPrefersTheLeastBusyOfTheUntried(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int{100, 400} {
+		for _, weight := range []float64{1, 2} {
+			b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 19)
+			set := equals(1000)
+			busy := set[at]
+			require.NoError(t, b.Update([]balance.Backend[string]{busy}))
+			for range 3 {
+				_, err := b.Pick() // never done
+				require.NoError(t, err)
+			}
+			idle := set[300]
+			set[300].Weight = weight
+			require.NoError(t, b.Update(set))
+			var tried []string
+			for _, s := range set {
+				if s.ID != busy.ID && s.ID != idle.ID {
+					tried = append(tried, s.ID)
+				}
+			}
+			n := 0
+			for range 300 {
+				p, err := b.PickExcept(tried...)
+				require.NoError(t, err)
+				if p.Value == idle.ID {
+					n++
+				}
+				p.Done(nil)
+			}
+			require.Greater(t, n, 290)
+		}
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/evenkeel-go/evenkeel/shard"
 )
 
+var _ shard.Hash[string] = shard.XXHash
+
 // The vectors are those of Vitess's own test of its vindex
 // (go/vt/vtgate/vindexes/xxhash_test.go), where a number is hashed as its text
 // and NULL as nothing.

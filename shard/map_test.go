@@ -33,8 +33,9 @@ func anyTiles() *rapid.Generator[[]shard.Shard] {
 	return rapid.Custom(func(t *rapid.T) []shard.Shard {
 		cuts := rapid.SliceOfN(anyID(), 0, 60).Draw(t, "cuts")
 		if rapid.Bool().Draw(t, "crowded") {
+			in := rapid.SampledFrom([]shard.ID{0, 0xab << 56, 0xff << 56}).Draw(t, "in")
 			for i := range cuts {
-				cuts[i] = cuts[i]>>32 | 0xab<<56 // all of them in one bucket
+				cuts[i] = cuts[i]>>32 | in // all of them in one bucket
 			}
 		}
 		return tiles(cuts)
@@ -174,6 +175,22 @@ func TestNewMapRefusesWhatDoesNotTileTheRing(t *testing.T) {
 	require.ErrorIs(t, err, shard.ErrDuplicateName)
 }
 
+func TestNewMapSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for want, shards := range map[string][]shard.Shard{
+		"shard: gap between shards: no shards":              nil,
+		"nothing owns -40":                                  {{Range: shard.Range{Start: 0x40 << 56}}},
+		"nothing owns 40-80":                                {{Range: shard.Range{End: 0x40 << 56}}, {Range: shard.Range{Start: 0x80 << 56}}},
+		"nothing owns 80-":                                  {{Range: shard.Range{End: 0x80 << 56}}},
+		`"a" (-40) and "b" (30-)`:                           {{Name: "a", Range: shard.Range{End: 0x40 << 56}}, {Name: "b", Range: shard.Range{Start: 0x30 << 56}}},
+		`"a" has ranges -40 and 40-`:                        {{Name: "a", Range: shard.Range{End: 0x40 << 56}}, {Name: "a", Range: shard.Range{Start: 0x40 << 56}}},
+		`[0000000000000009, 0000000000000003) of shard num`: {{Range: shard.Range{Start: 9, End: 3}}},
+	} {
+		_, err := shard.NewMap(1, shards...)
+		require.ErrorContains(t, err, want)
+	}
+}
+
 // Any one change of a boundary breaks the tiling, and NewMap must see it.
 func TestNewMapSeesEveryMovedBoundary(t *testing.T) {
 	t.Parallel()
@@ -203,8 +220,23 @@ func TestNewMapCopiesAndNames(t *testing.T) {
 	require.Empty(t, shards[0].Name)
 }
 
+func TestTheZeroMapHasNoShards(t *testing.T) {
+	t.Parallel()
+	var m shard.Map
+	require.Zero(t, m.Len())
+	for s := range m.All() {
+		t.Fatalf("yielded %v", s)
+	}
+	for node := range m.ByNode() {
+		t.Fatalf("yielded %v", node)
+	}
+	require.Panics(t, func() { m.Lookup(0) })
+}
+
 func TestLookupAllocatesNothing(t *testing.T) {
-	m, err := shard.NewMap(1, tiles([]shard.ID{1 << 60, 1 << 61})...)
+	m, err := shard.NewMap(1, tiles([]shard.ID{1 << 60, 1<<60 + 1, 1 << 61})...)
 	require.NoError(t, err)
-	require.Zero(t, testing.AllocsPerRun(100, func() { m.Lookup(shard.XXHash("some key")) }))
+	for _, id := range []shard.ID{0, 1 << 60, 1<<60 + 2} {
+		require.Zero(t, testing.AllocsPerRun(100, func() { m.Lookup(id) }))
+	}
 }

@@ -31,8 +31,9 @@ func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 // for 2^64, so the zero value is the whole ring.
 //
 // A range whose End is not 0 must end after it starts; ParseRange yields no
-// other, and [NewMap] refuses the rest. Ranges are comparable with ==. A Range is
-// a plain value and safe for concurrent use.
+// other, and [NewMap] refuses the rest. What the methods say of such a range, which
+// contains nothing, is not defined, except Contains. Ranges are comparable with ==.
+// A Range is a plain value and safe for concurrent use.
 type Range struct {
 	Start, End ID
 }

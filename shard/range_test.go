@@ -2,6 +2,7 @@ package shard_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -98,6 +99,7 @@ func TestParseRangesReadsAChain(t *testing.T) {
 	for _, bad := range []string{"-B0-a0-", "-40-4000-", "-00-", "", "0", "-40--80-", "-40-4-"} {
 		_, err := shard.ParseRanges(bad)
 		require.ErrorIs(t, err, shard.ErrBadRange, "%q", bad)
+		require.ErrorContains(t, err, strconv.Quote(bad))
 	}
 }
 
@@ -130,6 +132,15 @@ func TestUnmarshalTextLeavesTheRangeAloneOnAnError(t *testing.T) {
 	r := shard.Range{Start: 1}
 	require.ErrorIs(t, r.UnmarshalText([]byte("80-40")), shard.ErrBadRange)
 	require.Equal(t, shard.Range{Start: 1}, r)
+}
+
+func TestRangeTextAllocatesNothing(t *testing.T) {
+	buf := make([]byte, 0, 33)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		r, _ := shard.ParseRange("0123456789abcdef-fedcba9876543210")
+		buf, _ = r.AppendText(buf[:0])
+	}))
+	require.Len(t, buf, 33)
 }
 
 // FuzzParseRange checks that whatever is accepted is sound, canonical on the way
@@ -177,6 +188,9 @@ func TestRangeAlgebraMatchesSets(t *testing.T) {
 		require.NotZero(t, set(r))
 		require.Equal(t, set(r)&set(s) != 0, r.Overlaps(s), "%v %v", r, s)
 		require.Equal(t, set(r)&set(s) == set(s), r.Covers(s), "%v %v", r, s)
+		for _, id := range []shard.ID{0, 1<<64 - 1} {
+			require.Equal(t, set(r)>>(id>>61)&1 == 1, r.Contains(id), "%v %v", r, id)
+		}
 	})
 }
 
