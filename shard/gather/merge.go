@@ -10,7 +10,8 @@ import (
 // comparison.
 var ErrUnordered = errors.New("gather: stream is not ordered")
 
-// Rows returns rows as a stream for [Merge].
+// Rows returns rows as a stream for [Merge]. It reads the slice as the stream
+// advances and does not copy it.
 func Rows[T any](rows []T) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for _, row := range rows {
@@ -34,21 +35,26 @@ func Rows[T any](rows []T) iter.Seq2[T, error] {
 // It is a tournament ("loser") tree: about log2(streams) comparisons a row. It
 // starts no goroutine. It reads ahead of what it yields, in batches that double
 // from 1 row to 64, so that the switch into a stream is paid once a batch and yet
-// the first row waits for no second one; a row must therefore stay valid after its
-// stream has gone on. Breaking out of the loop ends every stream where it stands.
-// Streams are advanced one at a time: for queries that should run at once, start
-// them with [Scatter].
+// the first row waits for no second one. A row must therefore stay valid after its
+// stream has gone on, and a stream that waits for its rows holds back up to 63 that
+// it has given. Breaking out of the loop, or a panic, ends every stream where it
+// stands. Streams are advanced one at a time: for queries that should run at once,
+// start them with [Scatter].
 //
-// The sequence may be iterated again if the streams may. Distinct iterations are
-// independent; compare must be safe for as many as run at once.
+// Without streams the sequence is empty. It may be iterated again if the streams may.
+// Distinct iterations are independent; compare must be safe for as many as run at
+// once. A nil compare or stream panics when it is first needed.
 func Merge[T any](compare func(a, b T) int, streams ...iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		t := &tree[T]{compare: compare, leaves: make([]leaf[T], len(streams)), losers: make([]int, max(1, len(streams)))}
-		defer t.release()
+		if len(streams) == 0 {
+			return
+		}
+		t := &tree[T]{compare: compare, leaves: make([]leaf[T], len(streams)), losers: make([]int, len(streams))}
 		for i, s := range streams {
-			l := &t.leaves[i]
-			l.pull, l.stop = iter.Pull2(batches(s))
-			l.refill()
+			next, stop := iter.Pull2(batches(s))
+			defer stop() // one defer each: a stream that panics as it ends does not keep the others
+			t.leaves[i].next = next
+			t.leaves[i].refill()
 		}
 		t.build()
 		t.run(yield)
@@ -57,8 +63,7 @@ func Merge[T any](compare func(a, b T) int, streams ...iter.Seq2[T, error]) iter
 
 // leaf is the reading end of one stream.
 type leaf[T any] struct {
-	pull func() ([]T, error, bool)
-	stop func()
+	next func() ([]T, error, bool)
 
 	batch []T   // rows read and not yielded; batch[0] plays in the tree
 	err   error // what ends the stream, once batch is empty
@@ -68,7 +73,7 @@ type leaf[T any] struct {
 func (l *leaf[T]) exhausted() bool { return len(l.batch) == 0 && l.err == nil }
 
 // refill reads the next batch, after the last one is used up.
-func (l *leaf[T]) refill() { l.batch, l.err, _ = l.pull() }
+func (l *leaf[T]) refill() { l.batch, l.err, _ = l.next() }
 
 // batches turns a stream into batches of 1, 2, 4 … 64 rows. The slice that it
 // yields is valid until the next one is asked for. An error comes with the batch
@@ -109,14 +114,6 @@ type tree[T any] struct {
 	losers  []int
 }
 
-func (t *tree[T]) release() {
-	for i := range t.leaves {
-		if stop := t.leaves[i].stop; stop != nil {
-			stop()
-		}
-	}
-}
-
 // before reports whether leaf a beats leaf b. A leaf that has failed beats all: an
 // error waits for no row. One that is exhausted loses to all.
 func (t *tree[T]) before(a, b int) bool {
@@ -149,9 +146,7 @@ func (t *tree[T]) build() {
 		}
 		winners[p], t.losers[p] = a, b
 	}
-	if k > 0 {
-		t.losers[0] = winners[1] // for k == 1 that is leaf 0
-	}
+	t.losers[0] = winners[1] // for k == 1 that is leaf 0
 }
 
 // replay plays the matches between the changed leaf w and the root.
@@ -166,9 +161,6 @@ func (t *tree[T]) replay(w int) {
 
 func (t *tree[T]) run(yield func(T, error) bool) {
 	var none T
-	if len(t.leaves) == 0 {
-		return
-	}
 	for {
 		w := t.losers[0]
 		l := &t.leaves[w]

@@ -176,6 +176,21 @@ func TestMergeReleasesWhenTheLoopPanics(t *testing.T) {
 	require.Equal(t, 1, ended)
 }
 
+func TestMergeReleasesTheOthersWhenAStreamPanicsAsItEnds(t *testing.T) {
+	t.Parallel()
+	read, ended := 0, 0
+	stubborn := func(yield func(row, error) bool) {
+		defer func() { panic("close") }()
+		yield(row{}, nil)
+	}
+	require.PanicsWithValue(t, "close", func() {
+		for range gather.Merge(byKey, counted(gather.Rows([]row{{}, {}}), &read, &ended), stubborn, counted(gather.Rows([]row{{}, {}}), &read, &ended)) {
+			break
+		}
+	})
+	require.Equal(t, 2, ended)
+}
+
 func TestMergePassesOnAPanicOfAStream(t *testing.T) {
 	t.Parallel()
 	read, ended := 0, 0

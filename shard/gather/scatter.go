@@ -21,8 +21,9 @@ type Options struct {
 	// Concurrency is the most calls in flight at once. 0 means 32.
 	Concurrency int
 
-	// ShardTimeout bounds each call, inside the caller's own deadline. 0 means no
-	// bound of its own.
+	// ShardTimeout bounds the context of each call, inside the caller's own deadline.
+	// 0 means no bound of its own. The error of a call that it ended says so and wraps
+	// what the call returned.
 	ShardTimeout time.Duration
 
 	// MinFraction is the least share of the shards that must answer for the call
@@ -91,8 +92,18 @@ type PartialError struct {
 	Asked, Answered int
 }
 
+// Error names the first three failures and counts the others.
 func (e *PartialError) Error() string {
-	return fmt.Sprintf("gather: %d of %d shards answered: %v", e.Answered, e.Asked, errors.Join(e.Unwrap()...))
+	text := fmt.Sprintf("gather: %d of %d shards answered", e.Answered, e.Asked)
+	separator := ": "
+	for i, f := range e.Failed {
+		if i == 3 {
+			return fmt.Sprintf("%s; and %d more", text, len(e.Failed)-i)
+		}
+		text += separator + f.Error()
+		separator = "; "
+	}
+	return text
 }
 
 // Unwrap returns the [ShardError] values of Failed.
@@ -129,18 +140,26 @@ func (e *PanicError) Unwrap() error {
 // Scatter returns when every call that it started has returned, so fn must obey
 // its context; nothing is left running. As soon as too many have failed for
 // Options.MinFraction to be reached, the context of the others ends and no
-// further one starts. An answer that fn gives after that still counts.
+// further one starts. An answer that fn gives after that, or after its timeout, still
+// counts. A value that comes with an error does not.
 //
 // It returns a [*PartialError], together with what was gathered, when too few
 // shards answered; the error holds the causes and never the cancellations that
-// followed from them. When ctx ends, the calls that it ended have failed with its
-// error. It returns a plain error if a field of o is out of its range.
+// followed from them. It returns a plain error, before any call, if shards or fn is
+// nil or a field of o is out of its range.
+//
+// When ctx ends, the calls in flight fail with what fn returns, and those not yet
+// made with the error of ctx and its [context.Cause]. If enough shards have answered
+// by then for Options.MinFraction, that is the answer, without an error.
 //
 // If fn panics, Scatter ends the other calls and panics with a [*PanicError]; if
 // it calls [runtime.Goexit], so does Scatter. It uses one goroutine fewer than
-// the calls that may be in flight, since the caller's makes calls too. It is safe
-// for concurrent use.
+// the calls that may be in flight, since the caller's makes calls too; fn is called
+// by several at once. It is safe for concurrent use.
 func Scatter[R any](ctx context.Context, shards iter.Seq[*shard.Shard], fn func(context.Context, *shard.Shard) (R, error), o Options) (Gathered[R], error) {
+	if shards == nil || fn == nil {
+		return Gathered[R]{}, errors.New("gather: shards or fn is nil, expected a sequence and a function")
+	}
 	if err := o.validate(); err != nil {
 		return Gathered[R]{}, err
 	}
@@ -160,12 +179,20 @@ func Scatter[R any](ctx context.Context, shards iter.Seq[*shard.Shard], fn func(
 	defer cancel()
 
 	var workers sync.WaitGroup
-	defer workers.Wait() // for a Goexit in the work that this goroutine does
+	defer func() { // also after a Goexit in the work that this goroutine does
+		workers.Wait()
+		if s.panic != nil {
+			panic(s.panic)
+		}
+	}()
 	for range min(concurrency, len(list)) - 1 {
 		workers.Go(s.work)
 	}
 	s.work()
 	workers.Wait()
+	if s.goexit {
+		runtime.Goexit()
+	}
 	return s.gathered()
 }
 
@@ -233,7 +260,7 @@ func (s *scatter[R]) take() *call[R] {
 }
 
 // do makes one call and notes its outcome. It contains a panic, and notes a
-// Goexit on its way through, so that gathered can hand them to the caller.
+// Goexit on its way through, so that Scatter can hand them to its caller.
 func (s *scatter[R]) do(c *call[R]) {
 	returned := false
 	defer func() {
@@ -264,17 +291,23 @@ func (s *scatter[R]) do(c *call[R]) {
 }
 
 func (s *scatter[R]) invoke(of *shard.Shard) (R, error) {
-	ctx := s.ctx
-	if ctx.Err() != nil {
+	if err := s.ctx.Err(); err != nil {
+		if cause := context.Cause(s.ctx); cause != err {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
 		var none R
-		return none, context.Cause(ctx)
+		return none, err
 	}
-	if s.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.timeout)
-		defer cancel()
+	if s.timeout == 0 {
+		return s.fn(s.ctx, of)
 	}
-	return s.fn(ctx, of)
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
+	defer cancel()
+	value, err := s.fn(ctx, of)
+	if err != nil && ctx.Err() != nil && s.ctx.Err() == nil {
+		err = fmt.Errorf("no answer within %v: %w", s.timeout, err)
+	}
+	return value, err
 }
 
 // fail counts a failure, which stops the scatter if it was one too many. The
@@ -298,12 +331,6 @@ func (s *scatter[R]) stop() {
 
 // gathered collects the outcome after all workers have ended.
 func (s *scatter[R]) gathered() (Gathered[R], error) {
-	if s.panic != nil {
-		panic(s.panic)
-	}
-	if s.goexit {
-		runtime.Goexit()
-	}
 	var g Gathered[R]
 	for i := range s.calls {
 		c := &s.calls[i]

@@ -189,6 +189,7 @@ func TestScatterBoundsEachShardInsideTheCallersDeadline(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(started))
 		require.Equal(t, []shard.Range{{Start: 0xc0 << 56}}, g.Missing)
 		require.ErrorIs(t, g.Failed[0], context.DeadlineExceeded)
+		require.EqualError(t, g.Failed[0], "shard c0-: no answer within 1s: context deadline exceeded")
 
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
@@ -197,6 +198,7 @@ func TestScatterBoundsEachShardInsideTheCallersDeadline(t *testing.T) {
 		require.NoError(t, err, "three of four answered in time")
 		require.Len(t, g.Results, 3)
 		require.Equal(t, 100*time.Millisecond, time.Since(started))
+		require.EqualError(t, g.Failed[0], "shard c0-: context deadline exceeded", "the caller's deadline, not the shard's")
 	})
 }
 
@@ -214,6 +216,53 @@ func TestScatterEndsWithItsCaller(t *testing.T) {
 		require.ErrorIs(t, err, errBoom)
 		require.Equal(t, int64(2), calls.Load(), "no call starts after the end")
 	})
+}
+
+// The calls not yet made have failed with the error of the context and its cause.
+func TestScatterAfterTheEndOfItsCallerAsksNobody(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errBoom)
+	g, err := gather.Scatter(ctx, evenMap(t, 10).All(), func(context.Context, *shard.Shard) (int, error) { panic("called") }, gather.Options{MinFraction: 0.8})
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, g.Failed, 3, "two may fail")
+	require.Equal(t, []shard.Range{{}}, g.Missing)
+}
+
+func TestScatterCountsALateAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g, err := gather.Scatter(t.Context(), evenMap(t, 2).All(), func(ctx context.Context, s *shard.Shard) (int, error) {
+			if s.Node == "0" {
+				time.Sleep(2 * time.Second)
+				return 0, errBoom
+			}
+			<-ctx.Done()
+			return 1, nil
+		}, gather.Options{ShardTimeout: time.Second})
+		require.ErrorContains(t, err, "gather: 1 of 2 shards answered: shard -80: no answer within 1s: boom")
+		require.Equal(t, 1, g.Results[0].Value)
+	})
+}
+
+func TestPartialErrorNamesTheFirstThree(t *testing.T) {
+	t.Parallel()
+	m := evenMap(t, 8)
+	for failures, want := range map[int]string{
+		1: "gather: 0 of 8 shards answered: shard -20: boom",
+		3: "gather: 0 of 8 shards answered: shard -20: boom; shard 20-40: boom; shard 40-60: boom",
+		5: "gather: 0 of 8 shards answered: shard -20: boom; shard 20-40: boom; shard 40-60: boom; and 2 more",
+	} {
+		e := &gather.PartialError{Asked: 8}
+		for s := range m.All() {
+			if len(e.Failed) < failures {
+				e.Failed = append(e.Failed, gather.ShardError{Shard: s, Err: errBoom})
+			}
+		}
+		require.EqualError(t, e, want)
+		require.ErrorIs(t, e, errBoom)
+	}
 }
 
 func TestScatterPanicsOnTheCallersGoroutine(t *testing.T) {
@@ -271,6 +320,41 @@ func TestScatterPassesOnGoexit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// One call panics while another ends the caller's goroutine: the panic is not lost.
+func TestScatterPanicsAlsoWhenAnotherCallExits(t *testing.T) {
+	t.Parallel()
+	for i := range 20 { // either may be asked on the caller's goroutine
+		exits := fmt.Sprint(i % 2)
+		var recovered any
+		both := make(chan struct{})
+		var caller sync.WaitGroup
+		caller.Go(func() {
+			defer func() { recovered = recover() }()
+			_, _ = gather.Scatter(t.Context(), evenMap(t, 2).All(), func(ctx context.Context, s *shard.Shard) (int, error) {
+				if s.Node == exits {
+					<-both
+					runtime.Goexit()
+				}
+				close(both)
+				<-ctx.Done()
+				panic(errBoom)
+			}, gather.Options{})
+		})
+		caller.Wait()
+		p, ok := recovered.(*gather.PanicError)
+		require.True(t, ok, "%v", recovered)
+		require.ErrorIs(t, p, errBoom)
+	}
+}
+
+func TestScatterRefusesNil(t *testing.T) {
+	t.Parallel()
+	_, err := gather.Scatter[int](t.Context(), evenMap(t, 2).All(), nil, gather.Options{})
+	require.ErrorContains(t, err, "nil")
+	_, err = gather.Scatter(t.Context(), nil, func(context.Context, *shard.Shard) (int, error) { panic("called") }, gather.Options{})
+	require.ErrorContains(t, err, "nil")
 }
 
 func TestScatterRefusesOptionsOutOfRange(t *testing.T) {
