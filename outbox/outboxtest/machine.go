@@ -283,11 +283,9 @@ func (m *model) purge(r *rapid.T) {
 func (m *model) check(r *rapid.T) {
 	checkTables(r, m.db)
 	there := map[string]bool{}
-	for _, table := range []string{"outbox_messages", "outbox_waiting", "outbox_dead"} {
-		for _, name := range names(r, m.db, table) {
-			require.True(r, m.committed[name], "%s was never committed", name)
-			there[name] = true
-		}
+	for _, name := range names(r, m.db, "outbox_messages", "outbox_waiting", "outbox_dead") {
+		require.True(r, m.committed[name], "%s was never committed", name)
+		there[name] = true
 	}
 	for name := range m.committed {
 		require.True(r, there[name] || m.delivered[name] || m.purged[name], "%s is lost", name)

@@ -15,6 +15,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,10 +146,8 @@ var errDown = outbox.RetryAfter(errors.New("destination is down"), time.Hour)
 // failing fails the messages with one of the payloads.
 func failing(names ...string) func(outbox.Message) error {
 	return func(m outbox.Message) error {
-		for _, n := range names {
-			if string(m.Payload) == n {
-				return errDown
-			}
+		if slices.Contains(names, string(m.Payload)) {
+			return errDown
 		}
 		return nil
 	}
@@ -184,37 +183,50 @@ func count(t require.TestingT, db *sql.DB, query string) (n int) {
 	return n
 }
 
-// names returns the payloads in a table, in order of id.
-func names(t require.TestingT, db *sql.DB, table string) (out []string) {
-	rows, err := db.QueryContext(context.Background(), `SELECT payload FROM `+table+` ORDER BY id`)
+// names returns the payloads in tables, in order of table and id.
+func names(t require.TestingT, db *sql.DB, tables ...string) (out []string) {
+	var query strings.Builder
+	for i, table := range tables {
+		fmt.Fprintf(&query, "%s SELECT payload, id, %d AS place FROM %s", []string{"", " UNION ALL"}[min(i, 1)], i, table)
+	}
+	rows, err := db.QueryContext(context.Background(), query.String()+` ORDER BY place, id`)
 	require.NoError(t, err)
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var payload []byte
-		require.NoError(t, rows.Scan(&payload))
+		var id, place int64
+		require.NoError(t, rows.Scan(&payload, &id, &place))
 		out = append(out, string(payload))
 	}
 	require.NoError(t, rows.Err())
 	return out
 }
 
-// checkTables checks what must hold whenever nobody is in the middle of a
+// rules are queries that find nothing whenever nobody is in the middle of a
 // transaction.
+var rules = []struct{ broken, query string }{
+	{"a message waits for a key that is not parked, so for ever", `SELECT id FROM outbox_waiting w WHERE w.due_at IS NULL
+		AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.message_key = w.message_key)`},
+	{"a key is parked although nothing waits for it, so for ever", `SELECT 1 FROM outbox_parked p WHERE
+		NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.message_key = p.message_key AND w.due_at IS NULL)`},
+	{"a message without a key waits for its key", `SELECT id FROM outbox_waiting WHERE message_key = '' AND due_at IS NULL`},
+	{"the empty key is parked", `SELECT 1 FROM outbox_parked WHERE message_key = ''`},
+	{"a message is in two tables", `SELECT id FROM (SELECT id FROM outbox_messages
+		UNION ALL SELECT id FROM outbox_waiting UNION ALL SELECT id FROM outbox_dead) ids GROUP BY id HAVING count(*) > 1`},
+}
+
+// checkTables checks the rules, all in one statement.
 func checkTables(t require.TestingT, db *sql.DB) {
-	require.Zero(t, count(t, db, `SELECT count(*) FROM outbox_waiting w WHERE w.due_at IS NULL
-		AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.message_key = w.message_key)`),
-		"a message waits for a key that is not parked: it would wait for ever")
-	require.Zero(t, count(t, db, `SELECT count(*) FROM outbox_parked p WHERE
-		NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.message_key = p.message_key AND w.due_at IS NULL)`),
-		"a key is parked although nothing waits for it: it would stay parked for ever")
-	require.Zero(t, count(t, db, `SELECT count(*) FROM outbox_waiting WHERE message_key = '' AND due_at IS NULL`),
-		"a message without a key waits for its key")
-	require.Zero(t, count(t, db, `SELECT count(*) FROM outbox_parked WHERE message_key = ''`), "the empty key is parked")
-	require.Zero(t, count(t, db, `SELECT count(*) FROM (
-		SELECT id FROM outbox_messages UNION ALL SELECT id FROM outbox_waiting UNION ALL SELECT id FROM outbox_dead
-	) ids WHERE id IN (SELECT id FROM (
-		SELECT id FROM outbox_messages UNION ALL SELECT id FROM outbox_waiting UNION ALL SELECT id FROM outbox_dead
-	) again GROUP BY id HAVING count(*) > 1)`), "a message is in two tables")
+	var query strings.Builder
+	counts, dest := make([]int, len(rules)), make([]any, len(rules))
+	for i, rule := range rules {
+		fmt.Fprintf(&query, "%s (SELECT count(*) FROM (%s) r%d)", []string{"SELECT", ","}[min(i, 1)], rule.query, i)
+		dest[i] = &counts[i]
+	}
+	require.NoError(t, db.QueryRowContext(context.Background(), query.String()).Scan(dest...))
+	for i, n := range counts {
+		require.Zero(t, n, rules[i].broken)
+	}
 }
 
 // version names the n-th message of a key.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -141,14 +142,15 @@ func BenchmarkAdd(b *testing.B) {
 }
 
 func addBare(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
-	query := `INSERT INTO outbox_messages (topic, message_key, type, payload, header, deliver_at) VALUES (?, ?, ?, ?, '', 0)`
+	var query strings.Builder
+	query.WriteString(`INSERT INTO outbox_messages (topic, message_key, type, payload, header, deliver_at) VALUES (?, ?, ?, ?, '', 0)`)
 	args := make([]any, 0, 4*len(msgs))
 	for i, m := range msgs {
 		if i > 0 {
-			query += `, (?, ?, ?, ?, '', 0)`
+			query.WriteString(`, (?, ?, ?, ?, '', 0)`)
 		}
 		args = append(args, m.Topic, m.Key, m.Type, m.Payload)
 	}
-	_, err := tx.ExecContext(ctx, query, args...)
+	_, err := tx.ExecContext(ctx, query.String(), args...)
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -39,6 +40,12 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if raceEnabled {
+		// A database written in Go is ten times slower under the race
+		// detector, which has nothing to find in state machines that use one
+		// goroutine. A flag on the command line still wins.
+		_ = flag.Set("rapid.checks", "20")
 	}
 	os.Exit(m.Run())
 }
@@ -154,7 +161,7 @@ func TestKill(t *testing.T) {
 
 func testKill(t *testing.T, driver string) {
 	rounds := 12
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		rounds = 4
 	}
 	folder := t.TempDir()

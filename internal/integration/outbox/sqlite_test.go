@@ -88,7 +88,7 @@ func TestDeferredTransactionsWork(t *testing.T) {
 			}
 			migrations.Wait()
 
-			const writers, each = 3, 100
+			const writers, each = 3, 40
 			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 			defer stop()
 			var mu sync.Mutex
