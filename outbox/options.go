@@ -23,8 +23,8 @@ type Options struct {
 	PollMin, PollMax time.Duration
 
 	// Lease is how long a drainer that died keeps others from taking over. A
-	// living one renews it all the time, also while it publishes. At least
-	// 10 ms; 0 means 10 s.
+	// living one renews it three times as often, also while it publishes or is
+	// idle: one small write each. At least 10 ms; 0 means 10 s.
 	Lease time.Duration
 
 	// RetryBase and RetryMax set the wait after a failure: after attempt n it
