@@ -3,6 +3,7 @@
 package testserver
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,18 +20,19 @@ import (
 
 // Process is one running server process. Its methods are safe for concurrent use.
 type Process struct {
-	pid     int
+	t       testing.TB
+	process *os.Process
 	logFile string
 	stop    syscall.Signal
-	ended   chan struct{}
+	ended   chan struct{} // closed when it has ended
 }
 
 // PID is the process's number, which is also that of its process group.
-func (p *Process) PID() int { return p.pid }
+func (p *Process) PID() int { return p.process.Pid }
 
 // Stop asks the server to end, kills it after five seconds, and waits for its end.
 func (p *Process) Stop() {
-	_ = syscall.Kill(p.pid, p.stop)
+	_ = p.process.Signal(p.stop) // an error once it has ended, when the number may be another's
 	select {
 	case <-p.ended:
 	case <-time.After(5 * time.Second):
@@ -37,22 +40,59 @@ func (p *Process) Stop() {
 	}
 }
 
-// Kill is kill -9 of the server and its children, a crash. It waits for the end.
+// Kill is kill -9 of the server and its children, a crash. It waits for the end of
+// the server.
 func (p *Process) Kill() {
-	select {
-	case <-p.ended: // the number may be another process's by now
-		return
-	default:
+	for _, pid := range p.freeze() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	_ = syscall.Kill(-p.pid, syscall.SIGKILL)
 	<-p.ended
 }
 
-// Pause freezes the server: it answers nothing and keeps its connections open.
-func (p *Process) Pause() { _ = syscall.Kill(-p.pid, syscall.SIGSTOP) }
+// Pause freezes the server and its children: it answers nothing and keeps its
+// connections open.
+func (p *Process) Pause() {
+	for _, pid := range p.freeze() {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+		if pid > 0 { // a child, which would stay frozen when its parent is gone
+			tell(p.t, "server %d %d", pid, syscall.SIGKILL)
+		}
+	}
+}
 
 // Resume ends Pause.
-func (p *Process) Resume() { _ = syscall.Kill(-p.pid, syscall.SIGCONT) }
+func (p *Process) Resume() {
+	for _, pid := range p.freeze() {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+		if pid > 0 {
+			tell(p.t, "ended %d", pid)
+		}
+	}
+}
+
+// freeze stops the server, so that it starts no more children, and returns what to
+// signal to reach it and all of them: their numbers, and last, negative, that of its
+// group. It returns nothing once the server has ended.
+//
+// PostgreSQL gives each child a session of its own, where a signal for the group
+// does not arrive. Without a /proc such children are not found.
+func (p *Process) freeze() []int {
+	if p.process.Signal(syscall.SIGSTOP) != nil {
+		return nil
+	}
+	var pids []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is sound
+	for _, path := range stats {
+		text, _ := os.ReadFile(path)                                              // nothing, if it has ended meanwhile
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])) // after the name: state, parent
+		if len(fields) > 1 && fields[1] == strconv.Itoa(p.PID()) {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return append(pids, -p.PID())
+}
 
 // spec says how to run a server.
 type spec struct {
@@ -87,8 +127,8 @@ func launch(t testing.TB, s spec) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &Process{pid: cmd.Process.Pid, logFile: logFile, stop: s.stop, ended: make(chan struct{})}
-	tell(t, "server %d %d", p.pid, s.stop)
+	p := &Process{t: t, process: cmd.Process, logFile: logFile, stop: s.stop, ended: make(chan struct{})}
+	tell(t, "server %d %d", p.PID(), s.stop)
 	go func() {
 		_ = cmd.Wait()
 		close(p.ended)
@@ -96,7 +136,7 @@ func launch(t testing.TB, s spec) (*Process, error) {
 	t.Cleanup(func() {
 		p.Resume() // a stopped process does not hear that it should end
 		p.Stop()
-		tell(t, "ended %d", p.pid)
+		tell(t, "ended %d", p.PID())
 		if t.Failed() {
 			t.Log(p.tail())
 		}
@@ -207,15 +247,22 @@ func serverUser(t testing.TB, names ...string) *syscall.Credential {
 	return nil
 }
 
-// run runs a program to its end and returns what it wrote.
+// run runs a program to its end and returns what it wrote. It does not outlive us
+// either: an initdb would go on to fill the folder that the reaper removes.
 func run(t testing.TB, as *syscall.Credential, dir, bin string, args ...string) string {
 	t.Helper()
+	var out strings.Builder
 	cmd := exec.Command(bin, args...)
-	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", bin, args, err, out)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
+	err := cmd.Start()
+	if err == nil {
+		tell(t, "server %d %d", cmd.Process.Pid, syscall.SIGKILL)
+		err = cmd.Wait()
+		tell(t, "ended %d", cmd.Process.Pid)
 	}
-	return string(out)
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", bin, args, err, out.String())
+	}
+	return out.String()
 }

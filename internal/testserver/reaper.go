@@ -24,9 +24,9 @@ servers= dirs=
 while read -r verb a b; do
 	case $verb in
 	server) servers="$servers $a:$b" ;;
-	ended) servers=" $servers "; servers="${servers%% $a:*} ${servers#* $a:* }" ;;
+	ended) left=; for s in $servers; do [ "${s%:*}" = "$a" ] || left="$left $s"; done; servers=$left ;;
 	dir) dirs="$dirs $a" ;;
-	removed) dirs=" $dirs "; dirs="${dirs%% $a *} ${dirs#* $a }" ;;
+	removed) left=; for d in $dirs; do [ "$d" = "$a" ] || left="$left $d"; done; dirs=$left ;;
 	esac
 done
 for s in $servers; do kill -"${s#*:}" "${s%%:*}"; done 2>/dev/null

@@ -5,6 +5,7 @@ package testserver
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,11 +27,14 @@ func StartRedisCluster(t testing.TB) *RedisCluster {
 	const masters = 3
 	c := &RedisCluster{}
 	for range masters {
-		// The bus has a port of its own: port+10000, the default, is past 65535 for many
-		// free ports.
-		r := newRedis(t, "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf",
-			"--cluster-node-timeout", "1000", "--cluster-port", strconv.Itoa(freePorts(t, 1)[0]))
-		r.Process, r.Port = launchOnFreePort(t, func(port int) (*Process, error) { return r.launch(t, port) })
+		r := newRedis(t, "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000")
+		args := r.args
+		r.Process, r.Port = launchOnFreePort(t, func(port int) (*Process, error) {
+			// The bus has a port of its own: port+10000, the default, is past 65535 for many
+			// free ports.
+			r.args = append(slices.Clip(args), "--cluster-port", strconv.Itoa(freePorts(t, 1)[0]))
+			return r.launch(t, port)
+		})
 		c.Nodes = append(c.Nodes, r)
 	}
 	args := append([]string{"--cluster", "create"}, c.Addrs()...)

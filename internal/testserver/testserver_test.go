@@ -4,6 +4,7 @@ package testserver_test
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -105,6 +106,53 @@ func TestPauseFreezesAndResumeThaws(t *testing.T) {
 	require.Equal(t, "+PONG\r\n", line)
 }
 
+// A session of PostgreSQL is a process of its own, which must not go on alone.
+func TestPauseAndKillReachASessionThatIsOpen(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("children are found in /proc")
+	}
+	pg := testserver.StartPostgres(t, testserver.PostgresOptions{})
+	c, err := net.Dial("tcp", pg.Addr())
+	require.NoError(t, err)
+	defer c.Close()
+	query := func(sql string) {
+		_, err := fmt.Fprintf(c, "Q%s%s\x00", binary.BigEndian.AppendUint32(nil, uint32(len(sql)+5)), sql)
+		require.NoError(t, err)
+	}
+	const ready = "Z\x00\x00\x00\x05I" // the end of each answer
+	answer := func() (all string, err error) {
+		for buf := make([]byte, 4096); !strings.HasSuffix(all, ready); {
+			n, err := c.Read(buf)
+			if all += string(buf[:n]); err != nil {
+				return all, err
+			}
+		}
+		return all, nil
+	}
+	_, err = c.Write([]byte("\x00\x00\x00\x17\x00\x03\x00\x00user\x00postgres\x00\x00"))
+	require.NoError(t, err)
+	_, err = answer()
+	require.NoError(t, err)
+
+	pg.Pause()
+	query("SELECT 1")
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+	_, err = answer()
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	pg.Resume()
+	require.NoError(t, c.SetReadDeadline(time.Time{}))
+	_, err = answer()
+	require.NoError(t, err)
+
+	query("DO $$ BEGIN LOOP END LOOP; END $$") // too busy to notice that the server has gone
+	pg.Kill()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err = answer()
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Error(t, err)
+}
+
 func TestNATSKeepsItsPortOverARestart(t *testing.T) {
 	t.Parallel()
 	n := testserver.StartNATS(t)
@@ -196,21 +244,28 @@ func TestChild(t *testing.T) {
 	if os.Getenv(childEnv) == "" {
 		t.Skip("runs as a child of the other tests")
 	}
-	pg := testserver.StartPostgres(t, testserver.PostgresOptions{})
-	fmt.Println("pid", pg.PID())
-	frozen := testserver.StartRedis(t)
-	frozen.Pause()
-	fmt.Println("pid", frozen.PID())
-	if os.Getenv(childEnv) == "SIGKILL" { // the hardest case has one of everything
-		fmt.Println("pid", pg.StartReplica(t, "r").PID())
+	end := os.Getenv(childEnv)
+	if end == "start" { // it is killed in the middle of what follows
+		fmt.Println("ready")
+	}
+	if end == "start" || end == "SIGKILL" { // the hardest case has one of everything
+		pg := testserver.StartPostgres(t, testserver.PostgresOptions{})
+		replica := pg.StartReplica(t, "r")
+		pg.Pause()
+		fmt.Println("pid", pg.PID())
+		fmt.Println("pid", replica.PID())
 		fmt.Println("pid", testserver.StartMariaDB(t, testserver.MariaDBOptions{}).PID())
 		for _, n := range testserver.StartRedisCluster(t).Nodes {
 			fmt.Println("pid", n.PID())
 		}
 		testserver.StartNATS(t)
 	}
+	fmt.Println("pid", testserver.StartRedis(t).PID())
+	frozen := testserver.StartRedis(t)
+	frozen.Pause()
+	fmt.Println("pid", frozen.PID())
 	fmt.Println("ready")
-	switch os.Getenv(childEnv) {
+	switch end {
 	case "panic":
 		panic("as told")
 	case "fail":
@@ -223,7 +278,7 @@ func TestChild(t *testing.T) {
 
 func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 	t.Parallel()
-	for _, end := range []string{"pass", "fail", "panic", "SIGKILL", "SIGTERM", "SIGINT"} {
+	for _, end := range []string{"pass", "fail", "panic", "SIGKILL", "SIGTERM", "SIGINT", "start"} {
 		t.Run(end, func(t *testing.T) {
 			t.Parallel()
 			temp := t.TempDir()
@@ -256,11 +311,19 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 				}
 			}
 			require.True(t, ready, log.String())
-			require.GreaterOrEqual(t, len(pids), 2)
-			for name, signal := range map[string]syscall.Signal{"SIGKILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT} {
-				if name == end {
-					require.NoError(t, syscall.Kill(-cmd.Process.Pid, signal)) // the group, as a terminal does
-				}
+			signals := map[string]syscall.Signal{
+				"SIGKILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "start": syscall.SIGKILL,
+			}
+			if end == "start" {
+				require.Eventually(t, func() bool {
+					found, err := filepath.Glob(filepath.Join(temp, "*", "data", "*"))
+					return err == nil && len(found) > 0
+				}, time.Minute, time.Millisecond, "initdb is at work")
+			} else {
+				require.GreaterOrEqual(t, len(pids), 2)
+			}
+			if signal, ok := signals[end]; ok {
+				require.NoError(t, syscall.Kill(-cmd.Process.Pid, signal)) // the group, as a terminal does
 			}
 			if err := cmd.Wait(); end == "pass" {
 				require.NoError(t, err)
@@ -269,7 +332,7 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 			}
 			require.Eventually(t, func() bool {
 				left, err := os.ReadDir(temp)
-				return err == nil && len(left) == 0 && !slices.ContainsFunc(pids, alive)
+				return err == nil && len(left) == 0 && !slices.ContainsFunc(pids, alive) && !mentioned(temp)
 			}, 30*time.Second, 20*time.Millisecond, "servers %v, folder %s", pids, temp)
 		})
 	}
@@ -287,6 +350,15 @@ func alive(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z")
+}
+
+// mentioned reports whether the command of any process names that folder.
+func mentioned(folder string) bool {
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is sound
+	return slices.ContainsFunc(commands, func(path string) bool {
+		command, _ := os.ReadFile(path) // nothing, if it has ended meanwhile
+		return strings.Contains(string(command), folder)
+	})
 }
 
 func TestAMissingProgramSkipsOrFails(t *testing.T) {
