@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"sync/atomic"
-	"unicode/utf8"
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
 	"github.com/evenkeel-go/evenkeel/ratelimit/httplimit"
@@ -43,7 +41,7 @@ func (a *API) Register(mux *http.ServeMux) error {
 		return err
 	}
 	mux.Handle("POST /channels/{id}/messages", post)
-	mux.HandleFunc("GET /channels/{id}/messages", a.page)
+	mux.HandleFunc("GET /channels/{id}/messages", a.messages)
 	mux.HandleFunc("GET /feed", a.feed)
 	mux.HandleFunc("GET /search", a.search)
 	return nil
@@ -90,18 +88,16 @@ func (a *API) post(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Text string `json:"text"`
 	}
+	if err := errors.Join(checkName("channel", channel), checkName(userHeader, user)); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, 8*maxText) // a byte may take 6 in JSON
-	switch err := json.NewDecoder(r.Body).Decode(&body); {
-	case !validName(channel):
-		fail(w, http.StatusBadRequest, fmt.Sprintf("channel %q: expected 1 to 64 of a-z, A-Z, 0-9, _ and -", channel))
-		return
-	case !validName(user):
-		fail(w, http.StatusBadRequest, fmt.Sprintf("%s %q: expected 1 to 64 of a-z, A-Z, 0-9, _ and -", userHeader, user))
-		return
-	case err != nil:
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		fail(w, http.StatusBadRequest, fmt.Sprintf(`body: %v, expected {"text": "…"}`, err))
 		return
-	case body.Text == "" || len(body.Text) > maxText || !utf8.ValidString(body.Text):
+	}
+	if body.Text == "" || len(body.Text) > maxText { // that it is UTF-8 the decoder has seen to
 		fail(w, http.StatusBadRequest, fmt.Sprintf("text has %d bytes, expected 1 to %d", len(body.Text), maxText))
 		return
 	}
@@ -119,12 +115,12 @@ func (a *API) post(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusCreated, msg)
 }
 
-// page answers GET /channels/{id}/messages?before=…&limit=….
-func (a *API) page(w http.ResponseWriter, r *http.Request) {
+// messages answers GET /channels/{id}/messages?before=…&limit=….
+func (a *API) messages(w http.ResponseWriter, r *http.Request) {
 	channel := r.PathValue("id")
 	before, err1 := intParam(r, "before", 0, 1, 1<<62)
 	limit, err2 := intParam(r, "limit", 50, 1, maxPage)
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(checkName("channel", channel), err1, err2); err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -164,8 +160,8 @@ func (a *API) scattered(w http.ResponseWriter, r *http.Request, text string) {
 	reply(w, http.StatusOK, pageOf(page, int(limit)))
 }
 
-// Page is a page of messages. Next is the value of before for the page after it,
-// and empty after the last.
+// Page is a page of messages. Next is the value of before for the page after it. It
+// is empty after a page that is not full, since that is the last.
 type Page struct {
 	Messages []Message `json:"messages"`
 	Next     string    `json:"next,omitempty"`
@@ -184,7 +180,12 @@ func pageOf(messages []Message, limit int) Page {
 
 var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
 
-func validName(s string) bool { return namePattern.MatchString(s) }
+func checkName(what, name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("%s is %q, expected 1 to 64 of a-z, A-Z, 0-9, _ and -", what, name)
+	}
+	return nil
+}
 
 func intParam(r *http.Request, name string, absent, least, most int64) (int64, error) {
 	text := r.FormValue(name)
@@ -200,7 +201,7 @@ func intParam(r *http.Request, name string, absent, least, most int64) (int64, e
 
 // fault answers an error that is not the client's.
 func (a *API) fault(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
+	if r.Context().Err() != nil {
 		return // the client has gone
 	}
 	a.log.Error("request failed", "path", r.URL.Path, "err", err)

@@ -22,10 +22,12 @@ type Main struct {
 	store    *Store
 	switches *Switches
 	receiver *Receiver
+	replicas []*Replica
 	reader   *Reader
 	webhooks *Webhooks
 	api      *API
 	metrics  *Metrics
+	traffic  *Load // nil without one
 	listener net.Listener
 	server   *http.Server
 
@@ -93,8 +95,8 @@ func (m *Main) Run(ctx context.Context) (err error) {
 	m.delivery.start(func(ctx context.Context) error { return m.webhooks.Run(ctx, m.store) }, m.failed)
 	m.sampling.start(m.metrics.Run, m.failed)
 	if m.Config.Load > 0 {
-		load := &Load{URL: m.URL(), Rate: m.Config.Load, Seed: m.Config.Seed}
-		m.load.start(load.Run, m.failed)
+		m.traffic = &Load{URL: m.URL(), Rate: m.Config.Load, Seed: m.Config.Seed}
+		m.load.start(m.traffic.Run, m.failed)
 	}
 	return nil
 }
@@ -120,17 +122,16 @@ func (m *Main) wire() (err error) {
 		}
 		url = m.receiver.url
 	}
-	m.webhooks = NewWebhooks(url, m.log)
+	m.webhooks = NewWebhooks(url)
 
-	var replicas []*Replica
 	for _, name := range []string{"replica-1", "replica-2", "replica-3"} {
 		r, err := OpenReplica(m.store, name)
 		if err != nil {
 			return err
 		}
-		replicas = append(replicas, r)
+		m.replicas = append(m.replicas, r)
 	}
-	if m.reader, err = NewReader(m.store, replicas, m.switches); err != nil {
+	if m.reader, err = NewReader(m.store, m.replicas, m.switches); err != nil {
 		return err
 	}
 	m.SetSlow(true)
@@ -145,10 +146,10 @@ func (m *Main) wire() (err error) {
 		return err
 	}
 	m.server = &http.Server{
-		Handler:           http.NewCrossOriginProtection().Handler(mux),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		IdleTimeout:       time.Minute,
+		Handler:      http.NewCrossOriginProtection().Handler(mux),
+		ReadTimeout:  5 * time.Second,
+		WriteTimeout: 10 * time.Second, // the stream of the page renews its own
+		IdleTimeout:  time.Minute,
 	}
 	return nil
 }
@@ -160,7 +161,7 @@ func (m *Main) SetSlow(on bool) {
 	if on {
 		delay = m.Config.Slow
 	}
-	m.reader.replicas[len(m.reader.replicas)-1].SetDelay(delay)
+	m.replicas[len(m.replicas)-1].SetDelay(delay)
 }
 
 // URL is where the service listens.
@@ -173,51 +174,45 @@ func (m *Main) Dir() string { return m.dir }
 // then be closed.
 func (m *Main) Failed() <-chan error { return m.failed }
 
-// drainFor is how long Close waits for the outbox to empty. What is left then stays
-// in the files, for the next start.
-const drainFor = 3 * time.Second
+const (
+	finishFor = 10 * time.Second // how long Close waits for requests that are under way
+	drainFor  = 3 * time.Second  // and then for the outbox to empty; what is left stays in the files, for the next start
+)
 
 // Close ends the service: no new requests, those under way finish, the outbox
-// drains or stays, the files close. A temporary folder is removed.
+// drains or stays, the files close. A temporary folder is removed. It takes half a
+// minute at most, when nothing answers any more.
 func (m *Main) Close() error {
-	var errs []error
 	m.load.stop()
 	m.sampling.stop() // ends the streams of the page, which would keep Shutdown waiting
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), finishFor)
 	defer cancel()
+	var errs []error
 	if err := m.server.Shutdown(ctx); err != nil {
-		errs = append(errs, fmt.Errorf("shut down: %w", err))
+		errs = append(errs, fmt.Errorf("shut down: %w", err), m.server.Close())
 	}
 	m.serving.stop()
 	m.webhooks.Wait()
-	m.drain(ctx)
+	m.drain()
 	m.delivery.stop()
-	m.metrics.last()
-	errs = append(errs, m.closeFiles())
+	errs = append(errs, m.metrics.last(), m.closeFiles())
 	return errors.Join(errs...)
 }
 
 // drain waits until nothing is left in the outbox.
-func (m *Main) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, drainFor)
+func (m *Main) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainFor)
 	defer cancel()
-	for m.waiting(ctx) > 0 {
+	for {
+		if n, err := m.store.Waiting(ctx); n == 0 && err == nil {
+			return
+		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-// waiting is the number of webhooks in the outboxes.
-func (m *Main) waiting(ctx context.Context) (n int64) {
-	for _, node := range m.store.nodes {
-		if stats, err := node.outbox.Stats(ctx, node.db); err == nil {
-			n += stats.Ready + stats.Waiting
-		}
-	}
-	return n
 }
 
 func (m *Main) closeFiles() error {
@@ -228,10 +223,8 @@ func (m *Main) closeFiles() error {
 	if m.receiver != nil {
 		errs = append(errs, m.receiver.Close())
 	}
-	if m.reader != nil {
-		for _, r := range m.reader.replicas {
-			errs = append(errs, r.Close())
-		}
+	for _, r := range m.replicas {
+		errs = append(errs, r.Close())
 	}
 	if m.store != nil {
 		errs = append(errs, m.store.Close())

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -17,20 +18,21 @@ import (
 // independent people do. One seed gives one sequence of requests.
 //
 // The traffic has the shape of a chat: channels after Zipf's law, nine reads to a
-// write, one user who posts far too much, and every half second an announcement in
-// the busiest channel that makes many open it at once.
+// post, one user who posts about as much as all others together, and every half
+// second an announcement in the busiest channel that makes many open it at once.
 type Load struct {
 	URL  string
 	Rate float64 // requests per second, without the announcements, which are 0.4 of it on top
 	Seed uint64
 
-	client  *http.Client
-	rng     *rand.Rand
-	channel *rand.Zipf
+	client   *http.Client
+	rng      *rand.Rand
+	announce *rand.Rand // its own, since the two interleave as the clock will have it
+	channel  *rand.Zipf
 
 	running sync.WaitGroup
 	flying  atomic.Int64
-	errors  atomic.Int64 // requests that failed, other than by a 429
+	failed  atomic.Int64 // requests that failed, other than by a 429
 	skipped atomic.Int64 // requests not made, since too many were on their way
 }
 
@@ -39,14 +41,13 @@ const (
 	loadUsers     = 200
 	loadMost      = 1000 // requests on their way at once
 	announceEvery = 500 * time.Millisecond
-	announceTo    = 60 // people who open the channel at once
 	loadTick      = 5 * time.Millisecond
 	spammer       = "spammer"
 )
 
 // Run makes requests until ctx ends, and returns when the last has returned.
 func (l *Load) Run(ctx context.Context) error {
-	l.rng = rand.New(rand.NewPCG(l.Seed, 1))
+	l.rng, l.announce = rand.New(rand.NewPCG(l.Seed, 1)), rand.New(rand.NewPCG(l.Seed, 3))
 	l.channel = rand.NewZipf(l.rng, 1.1, 1, loadChannels-1)
 	l.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: loadMost, MaxConnsPerHost: loadMost}}
 	defer l.client.CloseIdleConnections()
@@ -67,7 +68,7 @@ func (l *Load) Run(ctx context.Context) error {
 			l.request()
 		}
 		for ; announced < int64(elapsed/announceEvery); announced++ {
-			l.announce()
+			l.announcement()
 		}
 	}
 }
@@ -90,10 +91,10 @@ func (l *Load) request() {
 	}
 }
 
-// announce posts in the busiest channel, and everybody comes to read.
-func (l *Load) announce() {
-	user := fmt.Sprint("user-", l.rng.IntN(loadUsers))
-	l.start(http.MethodPost, "/channels/channel-0/messages", user, "@everyone "+phrase(l.rng))
+// announcement posts in the busiest channel, and everybody comes to read.
+func (l *Load) announcement() {
+	user := fmt.Sprint("user-", l.announce.IntN(loadUsers))
+	l.start(http.MethodPost, "/channels/channel-0/messages", user, "@everyone "+phrase(l.announce))
 	for range int(l.Rate / 5) {
 		l.start(http.MethodGet, "/channels/channel-0/messages?limit=50", "", "")
 	}
@@ -115,17 +116,17 @@ func (l *Load) start(method, path, user, text string) {
 	l.running.Go(func() {
 		defer l.flying.Add(-1)
 		if err := l.do(method, path, user, text); err != nil {
-			l.errors.Add(1)
+			l.failed.Add(1)
 		}
 	})
 }
 
 func (l *Load) do(method, path, user, text string) error {
-	var body io.Reader
+	var body []byte
 	if method == http.MethodPost {
-		body = bytes.NewBufferString(fmt.Sprintf(`{"text": %q}`, text))
+		body, _ = json.Marshal(map[string]string{"text": text}) // of strings; that does not fail
 	}
-	req, err := http.NewRequest(method, l.URL+path, body)
+	req, err := http.NewRequest(method, l.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -144,4 +145,18 @@ func (l *Load) do(method, path, user, text string) error {
 		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
 	}
 	return nil
+}
+
+// trouble says what of the traffic did not come off, and is empty if all did.
+func (l *Load) trouble() (text string) {
+	if l == nil {
+		return ""
+	}
+	if n := l.failed.Load(); n > 0 {
+		text += fmt.Sprintf(", %d requests failed", n)
+	}
+	if n := l.skipped.Load(); n > 0 {
+		text += fmt.Sprintf(", %d were not made: %d were on their way", n, loadMost)
+	}
+	return text
 }

@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	select {
 	case <-ctx.Done():
+		fmt.Fprintln(stdout, "chat: finishing what is under way; Ctrl-C again ends at once")
 	case <-after(config.For):
 	case err = <-m.Failed():
 	}

@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -262,6 +264,7 @@ func TestBadRequestsAreAnsweredClearly(t *testing.T) {
 		{"POST", "/channels/c/messages", "u", `{"text": "` + strings.Repeat("x", maxText+1) + `"}`, 400, "4001 bytes"},
 		{"POST", "/channels/c/messages", "u", `nonsense`, 400, "body"},
 		{"POST", "/channels/c/messages", "u", `{"text": "` + strings.Repeat("x", 9*maxText) + `"}`, 400, "too large"},
+		{"GET", "/channels/c%20d/messages", "", "", 400, "c d"},
 		{"GET", "/channels/c/messages?limit=0", "", "", 400, "limit is \"0\""},
 		{"GET", "/channels/c/messages?limit=101", "", "", 400, "1 to 100"},
 		{"GET", "/channels/c/messages?before=x", "", "", 400, "before"},
@@ -308,8 +311,8 @@ func TestOtherSitesCannotFlipSwitches(t *testing.T) {
 // grow, and webhooks that waited arrive.
 func TestASecondStartGoesOn(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	nobody, err := net.Listen("tcp", "127.0.0.1:0") // a receiver that is down
+	dir := filepath.Join(t.TempDir(), "a new folder? #1 100%41") // which is no way to write a URL
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")              // a receiver that is down
 	require.NoError(t, err)
 	require.NoError(t, nobody.Close())
 
@@ -344,6 +347,7 @@ func TestWrongUseIsOneClearLineAndExit2(t *testing.T) {
 	defer busy.Close()
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	inUse := startMain(t, func(c *Config) { c.Dir = t.TempDir() }).Dir()
 	two := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(two, "shards.json"), []byte(`{"epoch":1,"shards":[{"range":"-80","file":"a"},{"range":"80-","file":"b"}]}`), 0o600))
 	torn := t.TempDir()
@@ -366,6 +370,7 @@ func TestWrongUseIsOneClearLineAndExit2(t *testing.T) {
 		"folder is a file":   {[]string{"-addr", "127.0.0.1:0", "-dir", file}, "not a directory"},
 		"folder below file":  {[]string{"-addr", "127.0.0.1:0", "-dir", filepath.Join(file, "x")}, "not a directory"},
 		"folder unwritable":  {[]string{"-addr", "127.0.0.1:0", "-dir", "/proc/x"}, "/proc/x"},
+		"folder in use":      {[]string{"-addr", "127.0.0.1:0", "-dir", inUse}, "in use by another process"},
 		"other shards":       {[]string{"-addr", "127.0.0.1:0", "-dir", two, "-shards", "4"}, "holds 2 shards"},
 		"map with a gap":     {[]string{"-addr", "127.0.0.1:0", "-dir", torn}, "gap between shards"},
 		"address of nothing": {[]string{"-addr", "127.0.0.1:99999"}, "99999"},
@@ -419,6 +424,55 @@ func TestAPartThatFailsIsReported(t *testing.T) {
 	m := startMain(t, nil)
 	require.NoError(t, m.listener.Close())
 	require.ErrorContains(t, <-m.Failed(), "closed")
+}
+
+func TestAPageThatIsOpenDoesNotKeepTheServiceFromEnding(t *testing.T) {
+	t.Parallel()
+	m := &Main{Config: testConfig()}
+	require.NoError(t, m.Run(t.Context()))
+	resp, err := http.Get(m.URL() + "/events")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	_, err = io.ReadFull(resp.Body, make([]byte, len("event: sample")))
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err, "the stream has an orderly end")
+}
+
+// A redirect of a POST is followed with a GET, which delivers nothing.
+func TestARedirectedWebhookIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/old" {
+			http.Redirect(w, r, "/new", http.StatusFound)
+		}
+	}))
+	defer moved.Close()
+	m := startMain(t, func(c *Config) { c.Webhook = moved.URL + "/old" })
+	m.switches.Outbox.Store(false)
+	post(t, m, "c", "u", "hello")
+	m.webhooks.Wait()
+	require.Equal(t, int64(1), m.webhooks.lost.Load())
+}
+
+func TestTheGeneratorCountsWhatFails(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.Error(w, "no", http.StatusInternalServerError)
+	}))
+	defer broken.Close()
+	load := &Load{URL: broken.URL, Rate: 200, Seed: 1}
+	require.Empty(t, load.trouble())
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = load.Run(ctx) })
+	require.Eventually(t, func() bool { return asked.Load() >= 10 }, time.Minute, time.Millisecond)
+	cancel()
+	running.Wait()
+	require.Equal(t, fmt.Sprintf(", %d requests failed", asked.Load()), load.trouble())
 }
 
 func TestATemporaryFolderIsRemoved(t *testing.T) {

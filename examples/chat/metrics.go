@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"sync/atomic"
 	"time"
 )
@@ -29,11 +28,8 @@ type Sample struct {
 	} `json:"shard"`
 
 	Outbox struct {
-		Committed int64   `json:"committed"`
-		Delivered int64   `json:"delivered"`
-		Waiting   int64   `json:"waiting"`
-		Lost      int64   `json:"lost"`
-		Failed    float64 `json:"failed"` // attempts that failed
+		Waiting int64 `json:"waiting"`
+		Lost    int64 `json:"lost"`
 	} `json:"outbox"`
 
 	RateLimit struct {
@@ -43,9 +39,8 @@ type Sample struct {
 	} `json:"ratelimit"`
 
 	Balance struct {
-		InFlight []int64   `json:"inFlight"` // by replica
-		Share    []float64 `json:"share"`    // percent of the queries, by replica
-		P90      float64   `json:"p90"`      // milliseconds
+		Share []float64 `json:"share"` // percent of the queries, by replica
+		P90   float64   `json:"p90"`   // milliseconds
 	} `json:"balance"`
 }
 
@@ -75,7 +70,7 @@ func (m *Metrics) totals() totals {
 		delivered: a.webhooks.delivered.Load(), failed: a.webhooks.failed.Load(), first: a.webhooks.first.Load(), lost: a.webhooks.lost.Load(),
 		latencies: a.reader.latencies.snapshot(),
 	}
-	for _, r := range a.reader.replicas {
+	for _, r := range a.replicas {
 		t.queries = append(t.queries, r.queries.Load())
 	}
 	return t
@@ -86,10 +81,12 @@ func (m *Metrics) Run(ctx context.Context) error {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	m.past = []totals{m.totals()}
-	slow := slowNumbers{rows: make([]int64, m.app.store.shards.Len())}
+	var slow slowNumbers
 	for seq := int64(1); ; seq++ {
 		if seq%rateOver == 1 {
-			slow.read(ctx, m.app.store, m.app.log)
+			if err := slow.read(ctx, m.app.store); err != nil && ctx.Err() == nil {
+				m.app.log.Warn("sample", "err", err) // and show the numbers of a second ago
+			}
 		}
 		m.latest.Store(m.sample(seq, slow))
 		select {
@@ -119,9 +116,7 @@ func (m *Metrics) sample(seq int64, slow slowNumbers) *Sample {
 	s.Coalesce.Percent = 100 * ratio(now.loads-old.loads, now.pages-old.pages)
 	s.Shard.PerRead = ratio(now.asked-old.asked, now.loads-old.loads)
 	s.Shard.Rows = slow.rows
-	s.Outbox.Committed, s.Outbox.Delivered, s.Outbox.Lost = now.committed, now.delivered, now.lost
-	s.Outbox.Waiting = slow.waiting
-	s.Outbox.Failed = rate(now.failed, old.failed)
+	s.Outbox.Waiting, s.Outbox.Lost = slow.waiting, now.lost
 	s.RateLimit.Offered = rate(now.offered, old.offered)
 	s.RateLimit.Admitted = rate(now.admitted, old.admitted)
 	s.RateLimit.Refused = s.RateLimit.Offered - s.RateLimit.Admitted
@@ -131,7 +126,6 @@ func (m *Metrics) sample(seq int64, slow slowNumbers) *Sample {
 	}
 	for i := range now.queries {
 		s.Balance.Share = append(s.Balance.Share, 100*ratio(now.queries[i]-old.queries[i], all))
-		s.Balance.InFlight = append(s.Balance.InFlight, int64(len(m.app.reader.replicas[i].slots)))
 	}
 	recent := now.latencies.minus(old.latencies)
 	s.Balance.P90 = recent.quantile(0.9).Seconds() * 1000
@@ -151,28 +145,29 @@ type slowNumbers struct {
 	waiting int64
 }
 
-func (n *slowNumbers) read(ctx context.Context, s *Store, log *slog.Logger) {
-	rows, waiting := make([]int64, 0, len(n.rows)), int64(0)
+func (n *slowNumbers) read(ctx context.Context, s *Store) error {
+	waiting, err := s.Waiting(ctx)
+	if err != nil {
+		return err
+	}
+	var rows []int64
 	for sh := range s.shards.All() {
-		node := s.nodes[sh.Node]
 		var count int64
-		if err := node.db.QueryRowContext(ctx, `SELECT count(*) FROM messages`).Scan(&count); err != nil {
-			log.Debug("count rows", "err", err)
-			return
+		if err := s.nodes[sh.Node].db.QueryRowContext(ctx, `SELECT count(*) FROM messages`).Scan(&count); err != nil {
+			return err
 		}
-		stats, err := node.outbox.Stats(ctx, node.db)
-		if err != nil {
-			log.Debug("outbox stats", "err", err)
-			return
-		}
-		rows, waiting = append(rows, count), waiting+stats.Ready+stats.Waiting
+		rows = append(rows, count)
 	}
 	n.rows, n.waiting = rows, waiting
+	return nil
 }
 
 // last takes one more sample, for the summary, after the service has come to rest.
-func (m *Metrics) last() {
-	slow := slowNumbers{rows: make([]int64, m.app.store.shards.Len())}
-	slow.read(context.Background(), m.app.store, m.app.log)
+func (m *Metrics) last() error {
+	var slow slowNumbers
+	if err := slow.read(context.Background(), m.app.store); err != nil {
+		return err
+	}
 	m.latest.Store(m.sample(0, slow))
+	return nil
 }

@@ -28,14 +28,14 @@ func registerPage(mux *http.ServeMux, m *Main) error {
 	if err != nil {
 		return err
 	}
-	index, err := renderIndex(web)
+	index, err := renderIndex(web, m)
 	if err != nil {
 		return err
 	}
 	files := http.FileServerFS(web)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'self'; style-src 'self' 'unsafe-inline'")
+		w.Header().Set("Content-Security-Policy", "default-src 'self'; img-src data:")
 		_, _ = w.Write(index)
 	})
 	mux.Handle("GET /app.js", files)
@@ -55,7 +55,7 @@ type card struct {
 
 // cards are the page's cards, with the line in the source where each pattern is
 // used: the one that says so.
-func cards() ([]card, error) {
+func cards(shards int) ([]card, error) {
 	all := []card{
 		{
 			Name: "coalesce", Title: "Coalesce", Unit: "database reads per 100 page reads",
@@ -63,7 +63,7 @@ func cards() ([]card, error) {
 			Chart: "Page reads and database reads a second",
 		},
 		{
-			Name: "shard", Title: "Shard", Unit: "shards asked per database read",
+			Name: "shard", Title: "Shard", Unit: fmt.Sprintf("of %d shards asked per database read", shards),
 			Claim: "The hash of a channel leads to the one shard that holds it; without the map a read must ask them all.",
 			Chart: "Rows in each shard",
 		},
@@ -112,17 +112,17 @@ func findPattern(name string) (file string, line int, err error) {
 	return "", 0, fmt.Errorf("no line of the source says %q", "pattern: "+name)
 }
 
-func renderIndex(web fs.FS) ([]byte, error) {
+func renderIndex(web fs.FS, m *Main) ([]byte, error) {
 	t, err := template.ParseFS(web, "index.html")
 	if err != nil {
 		return nil, err
 	}
-	all, err := cards()
+	all, err := cards(m.store.shards.Len())
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	err = t.Execute(&b, all)
+	err = t.Execute(&b, map[string]any{"Cards": all, "Load": m.Config.Load})
 	return b.Bytes(), err
 }
 
@@ -141,6 +141,8 @@ func (m *Main) events(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				return
 			}
+			// A client that does not read must not hold up the end of the service.
+			_ = out.SetWriteDeadline(time.Now().Add(5 * time.Second))
 			if _, err := fmt.Fprintf(w, "event: sample\ndata: %s\n\n", text); err != nil || out.Flush() != nil {
 				return
 			}
@@ -174,7 +176,7 @@ func (m *Main) flip(w http.ResponseWriter, r *http.Request) {
 
 var sourcePage = template.Must(template.New("source").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{.File}}</title><link rel="stylesheet" href="/style.css">
+<title>{{.File}}</title><link rel="icon" href="data:,"><link rel="stylesheet" href="/style.css">
 <body class="source"><h1>{{.File}}</h1>
 <pre>{{range $i, $l := .Lines}}<a id="L{{$i}}" href="#L{{$i}}" class="line"><span class="n">{{$i}}</span> {{$l}}
 </a>{{end}}</pre></body></html>`))

@@ -18,7 +18,7 @@ import (
 
 func TestEveryCardLinksToTheLineOfItsPattern(t *testing.T) {
 	t.Parallel()
-	all, err := cards()
+	all, err := cards(4)
 	require.NoError(t, err)
 	require.Len(t, all, 5)
 	for _, c := range all {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"math"
 	"strings"
@@ -49,7 +50,6 @@ func (f Filter) sql() (string, []any) {
 // and whether anybody asks the same already.
 type Reader struct {
 	shards   *shard.Map
-	replicas []*Replica
 	switches *Switches
 	p2c      *balance.Balancer[*Replica]
 	robin    *balance.Balancer[*Replica] // what runs with the balance switch off
@@ -70,24 +70,22 @@ type pageKey struct {
 
 // NewReader returns a reader of the store's shards through the replicas.
 func NewReader(s *Store, replicas []*Replica, switches *Switches) (*Reader, error) {
-	r := &Reader{shards: s.shards, replicas: replicas, switches: switches}
+	r := &Reader{shards: s.shards, switches: switches}
 	backends := make([]balance.Backend[*Replica], len(replicas))
 	for i, rep := range replicas {
 		backends[i] = balance.Backend[*Replica]{ID: rep.Name, Value: rep}
 	}
-	for b, strategy := range map[**balance.Balancer[*Replica]]balance.Strategy{
-		&r.p2c:   balance.LeastRequest(balance.LeastRequestOptions{}),
-		&r.robin: balance.RoundRobin(),
-	} {
-		var err error
-		if *b, err = balance.New[*Replica](strategy, balance.Options{}); err != nil {
+	balancer := func(strategy balance.Strategy) (*balance.Balancer[*Replica], error) {
+		b, err := balance.New[*Replica](strategy, balance.Options{})
+		if err != nil {
 			return nil, err
 		}
-		if err := (*b).Update(backends); err != nil {
-			return nil, err
-		}
+		return b, b.Update(backends)
 	}
-	return r, nil
+	var err1, err2 error
+	r.p2c, err1 = balancer(balance.LeastRequest(balance.LeastRequestOptions{}))
+	r.robin, err2 = balancer(balance.RoundRobin())
+	return r, errors.Join(err1, err2)
 }
 
 // Page returns messages of a channel, the newest first. Callers who ask for one

@@ -6,13 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
-
-	_ "github.com/ncruces/go-sqlite3/driver" // registers "sqlite3"
 
 	"github.com/evenkeel-go/evenkeel/outbox"
 	"github.com/evenkeel-go/evenkeel/outbox/sqlite"
@@ -31,6 +27,7 @@ type Message struct {
 // channel lives whole, together with the outbox of its messages.
 type Store struct {
 	dir    string
+	unlock func() error
 	shards *shard.Map
 	nodes  map[string]*node // by shard.Node, which is the file's name
 	ids    idSource
@@ -54,17 +51,20 @@ CREATE INDEX IF NOT EXISTS messages_by_channel ON messages (channel, id);`
 // OpenStore opens the shards in dir, or makes n of them if there are none yet. An
 // n of 0 means whatever is there, and 4 in an empty folder.
 func OpenStore(ctx context.Context, dir string, n int) (_ *Store, err error) {
-	m, err := loadMap(dir, n)
+	unlock, err := lockFolder(dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, shards: m, nodes: make(map[string]*node)}
+	s := &Store{dir: dir, unlock: unlock, nodes: make(map[string]*node)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	for file := range m.ByNode() {
+	if s.shards, err = loadMap(dir, n); err != nil {
+		return nil, err
+	}
+	for file := range s.shards.ByNode() {
 		if err := s.openNode(ctx, file); err != nil {
 			return nil, fmt.Errorf("open %s: %w", filepath.Join(dir, file), err)
 		}
@@ -100,19 +100,25 @@ func (s *Store) openNode(ctx context.Context, file string) error {
 	return nil
 }
 
-// openFile opens one shard file with the pragmas that every connection needs.
-func openFile(dir, file, params string) (*sql.DB, error) {
-	return sql.Open("sqlite3", "file:"+filepath.Join(dir, file)+
-		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&"+params)
-}
-
 // Close closes the files.
 func (s *Store) Close() error {
 	var errs []error
 	for _, n := range s.nodes {
 		errs = append(errs, n.db.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.unlock())...)
+}
+
+// Waiting returns how many webhooks wait in the outboxes.
+func (s *Store) Waiting(ctx context.Context) (n int64, err error) {
+	for file, node := range s.nodes {
+		stats, err := node.outbox.Stats(ctx, node.db)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		n += stats.Ready + stats.Waiting
+	}
+	return n, nil
 }
 
 // home returns the shard file of a channel.
@@ -171,78 +177,3 @@ func (s *idSource) next() int64 {
 
 // skip makes the next ID greater than id.
 func (s *idSource) skip(id int64) { s.last.Store(max(s.last.Load(), id)) }
-
-// topology is the shard map as it lies in the folder. The folder's files only make
-// sense under the map with which they were written.
-type topology struct {
-	Epoch  uint64          `json:"epoch"`
-	Shards []topologyShard `json:"shards"`
-}
-
-type topologyShard struct {
-	Range shard.Range `json:"range"`
-	File  string      `json:"file"`
-}
-
-func (t topology) toMap() (*shard.Map, error) {
-	shards := make([]shard.Shard, len(t.Shards))
-	for i, s := range t.Shards {
-		shards[i] = shard.Shard{Range: s.Range, Node: s.File}
-	}
-	return shard.NewMap(t.Epoch, shards...)
-}
-
-// loadMap reads the map of a folder, and writes one for n shards into a folder
-// that has none.
-func loadMap(dir string, n int) (*shard.Map, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "shards.json")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeMap(path, n)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var t topology
-	if err := json.Unmarshal(text, &t); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	m, err := t.toMap()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if n != 0 && n != m.Len() {
-		return nil, fmt.Errorf("%s holds %d shards, -shards says %d: leave -shards out or take another folder", dir, m.Len(), n)
-	}
-	return m, nil
-}
-
-func makeMap(path string, n int) (*shard.Map, error) {
-	if n == 0 {
-		n = 4
-	}
-	ranges, err := shard.EvenRanges(n)
-	if err != nil {
-		return nil, err
-	}
-	t := topology{Epoch: 1}
-	for i, r := range ranges {
-		t.Shards = append(t.Shards, topologyShard{Range: r, File: fmt.Sprintf("shard-%d.db", i)})
-	}
-	m, err := t.toMap()
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.MarshalIndent(t, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	// Written aside and renamed, so that a crash leaves a whole file or none.
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o644); err != nil {
-		return nil, err
-	}
-	return m, os.Rename(path+".new", path)
-}

@@ -28,7 +28,7 @@ func (m *Metrics) Summarise(w io.Writer, ran time.Duration) error {
 
 	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	row := func(pattern, with, without string) { fmt.Fprintf(tw, "%s\t%s\t%s\n", pattern, with, without) }
-	fmt.Fprintf(w, "\n%.1f s, %d channel reads, %d posts\n\n", ran.Seconds(), t.pages, t.offered)
+	fmt.Fprintf(w, "\n%.1f s, %d channel reads, %d posts%s\n\n", ran.Seconds(), t.pages, t.offered, a.traffic.trouble())
 	row("PATTERN", "WHAT HAPPENED", "WITHOUT IT")
 	row("coalesce", fmt.Sprintf("%d reads by %d database reads", t.pages, t.loads), fmt.Sprintf("%d database reads", t.pages))
 	row("shard", fmt.Sprintf("%d database reads asked %d shards", t.loads, t.asked), fmt.Sprintf("%d: all %d shards each time", t.loads*shards, shards))

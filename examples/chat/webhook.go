@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -24,7 +23,6 @@ import (
 type Webhooks struct {
 	url    string
 	client *http.Client
-	log    *slog.Logger
 
 	delivered atomic.Int64 // acknowledged by the receiver
 	failed    atomic.Int64 // attempts that failed
@@ -35,8 +33,11 @@ type Webhooks struct {
 }
 
 // NewWebhooks returns a sender to url.
-func NewWebhooks(url string, log *slog.Logger) *Webhooks {
-	return &Webhooks{url: url, log: log, client: &http.Client{Timeout: 2 * time.Second}}
+func NewWebhooks(url string) *Webhooks {
+	return &Webhooks{url: url, client: &http.Client{
+		Timeout:       2 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // or the POST becomes a GET
+	}}
 }
 
 // Run delivers from every outbox of the store until ctx ends.

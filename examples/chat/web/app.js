@@ -84,14 +84,14 @@ function draw(s) {
 		button.setAttribute("aria-checked", String(on));
 		button.closest(".card")?.classList.toggle("off", !on);
 	}
-	$("state").textContent = short(s.coalesce.reads) + " reads and " + short(s.ratelimit.offered) + " posts a second";
+	$("rates").textContent = short(s.coalesce.reads) + " reads and " + short(s.ratelimit.offered) + " posts a second";
 	document.documentElement.dataset.samples = String(s.seq);
 }
 
 for (const button of document.querySelectorAll("[data-switch]")) {
 	button.addEventListener("click", () => {
 		const on = button.getAttribute("aria-checked") !== "true";
-		fetch("switches/" + button.dataset.switch + "?on=" + on, { method: "POST" });
+		fetch("switches/" + button.dataset.switch + "?on=" + on, { method: "POST" }).catch(() => {}); // the state says so
 	});
 }
 
@@ -100,5 +100,11 @@ events.addEventListener("sample", (e) => {
 	samples.push(JSON.parse(e.data));
 	if (samples.length > KEEP) samples.shift();
 	draw(samples.at(-1));
+	say("");
 });
-events.addEventListener("error", () => ($("state").textContent = "the service is away; trying again…"));
+events.addEventListener("error", () => say("The service is away; trying again…"));
+
+// A screen reader speaks each change of the state, so it changes only with the news.
+function say(text) {
+	if ($("state").textContent !== text) $("state").textContent = text;
+}
