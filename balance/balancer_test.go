@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -314,13 +315,18 @@ func TestPicksDuringUpdatesAreWhole(t *testing.T) {
 // one is not forgotten by the other.
 func TestConcurrentUpdatesKeepEachOthersState(t *testing.T) {
 	t.Parallel()
+	set := equals(100)
 	for range 500 {
 		b, err := balance.New[string](balance.Random(), balance.Options{})
 		require.NoError(t, err)
+		var ready atomic.Int32
 		var updates sync.WaitGroup
 		for range 2 {
 			updates.Go(func() {
-				if err := b.Update(equals(50)); err != nil {
+				for ready.Add(1); ready.Load() < 2; {
+					runtime.Gosched()
+				}
+				if err := b.Update(set); err != nil {
 					t.Error(err)
 				}
 				if _, err := b.Pick(); err != nil {

@@ -45,9 +45,12 @@ func newSchedule(weights []float64) []uint32 {
 	var h deadlines
 	total := 0
 	for i, w := range weights {
+		// Each begins at another phase, so that those of equal weight do not take their
+		// turns in a row. Multiples of the golden ratio spread evenly, however many.
+		_, phase := math.Modf(float64(i) * math.Phi)
 		turns := max(1, int(math.Round(w/sum*float64(turnsEach*len(weights)))))
 		total += turns
-		h = append(h, deadline{index: uint32(i), period: 1 / float64(turns), next: 0.5 / float64(turns)})
+		h = append(h, deadline{index: uint32(i), period: 1 / float64(turns), next: phase / float64(turns)})
 	}
 	heap.Init(&h)
 	schedule := make([]uint32, total)

@@ -170,6 +170,26 @@ func TestRoundRobinTakesTurnsAndGoesOnAfterAnUpdate(t *testing.T) {
 		p.Done(nil)
 	}
 	require.Equal(t, []string{"b0", "b1", "b2", "b0", "b1", "b2"}, order)
+	for _, want := range []string{"b0", "b2", "b0"} {
+		p, err := b.PickExcept("b1")
+		require.NoError(t, err)
+		require.Equal(t, want, p.Value, "a retry takes its turn too")
+		p.Done(nil)
+	}
+}
+
+// The light ones do not take their turns in a row, in which the heavy one would wait.
+func TestScheduleSpreadsTheTurnsOfEqualBackends(t *testing.T) {
+	t.Parallel()
+	weights := slices.Repeat([]float64{0.01}, 200)
+	weights[17] = 1
+	wait := 0
+	for _, i := range balance.ScheduleOf(weights) {
+		if wait++; i == 17 {
+			wait = 0
+		}
+		require.LessOrEqual(t, wait, 6) // two thirds of the turns are others'
+	}
 }
 
 // With one backend busy, two choices give it only what it draws against itself:
@@ -198,6 +218,103 @@ func TestLeastRequestAvoidsTheBusyOne(t *testing.T) {
 					p.Done(nil)
 				}
 			}
+		}
+	}
+}
+
+// Two draws of three or four would often be the two bad ones.
+func TestSmallSetsAreComparedWhole(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{3, 4} {
+		for _, weight := range []float64{1, 3} {
+			b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 23)
+			set := equals(n)
+			set[0].Weight = weight
+			require.NoError(t, b.Update(set[1:]))
+			for _, s := range set[1:] {
+				for range 2 {
+					pickOnly(t, b, set[1:], s.ID)
+				}
+			}
+			require.NoError(t, b.Update(set))
+			for range 300 {
+				p, err := b.Pick()
+				require.NoError(t, err)
+				require.Equal(t, "b0", p.Value)
+				p.Done(nil)
+			}
+		}
+	}
+}
+
+// With the heaviest busy, the second heaviest gets most: a draw that hits the first
+// candidate again is repeated by weight before any other will do.
+func TestTheSecondCandidateIsDrawnByWeightToo(t *testing.T) {
+	t.Parallel()
+	b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{}), 29)
+	set := equals(12)
+	set[0].Weight, set[1].Weight = 100, 50
+	require.NoError(t, b.Update(set))
+	pickOnly(t, b, set, "b0")
+	second := 0.0
+	const rounds = 20_000
+	for range rounds {
+		p, err := b.Pick()
+		require.NoError(t, err)
+		if p.Value == "b1" {
+			second++
+		}
+		p.Done(nil)
+	}
+	// Drawn first, or after b0 at the first, second or last attempt.
+	h, l := 100.0/160, 50.0/160
+	require.InDelta(t, l+h*(l+h*(l+h/11)), second/rounds, 0.02)
+}
+
+func TestMoreChoicesFindTheIdleOneMoreOften(t *testing.T) {
+	t.Parallel()
+	for _, weight := range []float64{1, 2} {
+		b := seeded(t, balance.LeastRequest(balance.LeastRequestOptions{Choices: 16}), 31)
+		set := equals(30)
+		set[29].Weight = weight
+		require.NoError(t, b.Update(set))
+		for _, s := range set[1:] {
+			for range 2 {
+				pickOnly(t, b, set, s.ID)
+			}
+		}
+		idle := 0
+		for range 1000 {
+			p, err := b.Pick()
+			require.NoError(t, err)
+			if p.Value == "b0" {
+				idle++
+			}
+			p.Done(nil)
+		}
+		require.Greater(t, idle, 350, "two choices would find it 67 times")
+	}
+}
+
+func TestEqualRandomBitsGiveEqualPicks(t *testing.T) {
+	t.Parallel()
+	for name, strategy := range strategies() {
+		for _, weight := range []float64{1, 3} {
+			var order [2][]string
+			for i := range order {
+				b := seeded(t, strategy, 37)
+				set := equals(20)
+				set[4].Weight = weight
+				require.NoError(t, b.Update(set))
+				for range 50 {
+					p, err := b.Pick()
+					require.NoError(t, err)
+					q, err := b.PickExcept(p.ID())
+					require.NoError(t, err)
+					order[i] = append(order[i], p.Value, q.Value)
+				}
+			}
+			require.Equal(t, order[0], order[1], name)
 		}
 	}
 }
@@ -319,6 +436,11 @@ func TestExtremeWeightsDoNotBreakTheChoice(t *testing.T) {
 		set := equals(8)
 		for i, w := range []float64{math.MaxFloat64, math.SmallestNonzeroFloat64, 1, math.MaxFloat64, 1e-300, 1e300, 0, 5} {
 			set[i].Weight = w
+		}
+		require.NoError(t, b.Update(set[1:3])) // the lightest is the first
+		for range 100 {
+			_, err := b.Pick()
+			require.NoError(t, err)
 		}
 		for _, members := range [][]balance.Backend[string]{set, set[:3]} {
 			require.NoError(t, b.Update(members))

@@ -118,13 +118,28 @@ func TestMergeRefusesAnUnorderedStream(t *testing.T) {
 
 func TestMergeYieldsNothingAfterAnError(t *testing.T) {
 	t.Parallel()
-	boom := errors.New("boom")
-	n := 0
-	for _, err := range gather.Merge(byKey, failing(nil, boom), failing(nil, boom)) {
-		require.ErrorIs(t, err, boom)
-		n++
+	first, second := errors.New("first"), errors.New("second")
+	for k := range 4 { // the streams that fail are not the only ones
+		in := []iter.Seq2[row, error]{failing(nil, first), failing(nil, second)}
+		for range k {
+			in = append(in, gather.Rows([]row{{key: 1}}))
+		}
+		var all []error
+		for _, err := range gather.Merge(byKey, in...) {
+			all = append(all, err)
+		}
+		require.Equal(t, []error{first}, all)
 	}
-	require.Equal(t, 1, n)
+}
+
+func TestMergeReadsAheadNoMoreThanABatch(t *testing.T) {
+	t.Parallel()
+	read, ended, yielded := 0, 0, 0
+	for range gather.Merge(byKey, counted(gather.Rows(make([]row, 1000)), &read, &ended)) {
+		yielded++
+		require.LessOrEqual(t, read, yielded+63)
+	}
+	require.Equal(t, 1000, yielded)
 }
 
 // counted counts the rows that are read from a stream and the times it ended.

@@ -252,7 +252,7 @@ func (s *scatter[R]) work() {
 func (s *scatter[R]) take() *call[R] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped || s.next == len(s.calls) {
+	if s.next == len(s.calls) {
 		return nil
 	}
 	s.next++

@@ -165,6 +165,47 @@ func TestScatterMeetsItsFraction(t *testing.T) {
 	})
 }
 
+// 0.07 of 100 is 7.000000000000001 in floating point, and means 7.
+func TestScatterTakesAFractionForWhatIsMeant(t *testing.T) {
+	t.Parallel()
+	for need := 1; need <= 100; need++ {
+		var asked atomic.Int64
+		g, err := gather.Scatter(t.Context(), evenMap(t, 100).All(), func(context.Context, *shard.Shard) (int, error) {
+			if asked.Add(1) > int64(need) {
+				return 0, errBoom
+			}
+			return 1, nil
+		}, gather.Options{MinFraction: float64(need) / 100})
+		require.NoError(t, err, need)
+		require.Len(t, g.Results, need)
+	}
+}
+
+// The shards need not come in ring order, and what is missing is joined only where
+// it adjoins.
+func TestScatterJoinsOnlyWhatAdjoins(t *testing.T) {
+	t.Parallel()
+	m := evenMap(t, 4)
+	backwards := slices.Collect(m.All())
+	slices.Reverse(backwards)
+	_, err := gather.Scatter(t.Context(), slices.Values([]*shard.Shard{backwards[0], backwards[3], backwards[2]}),
+		func(context.Context, *shard.Shard) (int, error) { return 0, errBoom }, gather.Options{})
+	partial, ok := errors.AsType[*gather.PartialError](err)
+	require.True(t, ok)
+	require.Equal(t, []shard.Range{{Start: 0xc0 << 56}, {End: 0x80 << 56}}, partial.Missing)
+}
+
+func TestScatterEndsItsContext(t *testing.T) {
+	t.Parallel()
+	var used context.Context
+	_, err := gather.Scatter(t.Context(), evenMap(t, 1).All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
+		used = ctx
+		return 0, ctx.Err()
+	}, gather.Options{})
+	require.NoError(t, err)
+	require.ErrorIs(t, used.Err(), context.Canceled)
+}
+
 func TestScatterAllFailingIsAnErrorWhateverTheFraction(t *testing.T) {
 	t.Parallel()
 	_, err := gather.Scatter(t.Context(), evenMap(t, 4).All(),
@@ -244,6 +285,9 @@ func TestScatterCountsALateAnswer(t *testing.T) {
 		require.ErrorContains(t, err, "gather: 1 of 2 shards answered: shard -80: no answer within 1s: boom")
 		require.Equal(t, 1, g.Results[0].Value)
 	})
+	_, err := gather.Scatter(t.Context(), evenMap(t, 1).All(),
+		func(context.Context, *shard.Shard) (int, error) { return 0, errBoom }, gather.Options{ShardTimeout: time.Hour})
+	require.EqualError(t, err, "gather: 0 of 1 shards answered: shard -: boom")
 }
 
 func TestPartialErrorNamesTheFirstThree(t *testing.T) {
@@ -280,6 +324,7 @@ func TestScatterPanicsOnTheCallersGoroutine(t *testing.T) {
 				}
 				if concurrency > 1 {
 					<-ctx.Done()
+					panic("the second")
 				}
 				return 0, nil
 			}, gather.Options{Concurrency: concurrency})
