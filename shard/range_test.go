@@ -214,6 +214,10 @@ func TestEvenRangesAreVitessRanges(t *testing.T) {
 	ranges, err = shard.EvenRanges(49) // Vitess ends the last of these at ff
 	require.NoError(t, err)
 	require.Equal(t, "fa-", ranges[48].String())
+
+	ranges, err = shard.EvenRanges(98) // 49*(256/98.0) is 127.99999999999999
+	require.NoError(t, err)
+	require.Equal(t, "7f-82", ranges[49].String())
 }
 
 func TestEvenRangesTileTheRing(t *testing.T) {
