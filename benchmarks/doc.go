@@ -3,6 +3,7 @@
 // It is a module outside the workspace, since the peers are a heavy download.
 //
 //	cd benchmarks
+//	export GOWORK=off
 //	go test -bench .          # tables, for benchstat
 //	go test -run Ratio -v     # ratios of interleaved runs, with their gates
 //
