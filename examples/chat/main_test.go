@@ -131,6 +131,17 @@ func TestWhatWasPostedIsRead(t *testing.T) {
 		require.Equal(t, lunches, pages(t, m.URL()+"/search?q=lunch_X%5cY", 5), "LIKE ignores case, and has no wildcards for users")
 	}
 	require.Empty(t, pages(t, m.URL()+"/channels/empty/messages", 10))
+	var readers sync.WaitGroup // of different pages of one channel
+	m.switches.Coalesce.Store(true)
+	for i, msg := range want["c0"][1:] {
+		readers.Go(func() {
+			page, err := m.reader.Page(t.Context(), "c0", want["c0"][i].ID, 1)
+			if err != nil || len(page) != 1 || page[0] != msg {
+				t.Errorf("the page before %v: %v, %v", want["c0"][i], page, err)
+			}
+		})
+	}
+	readers.Wait()
 	require.Empty(t, pages(t, m.URL()+"/search?q=lunch%25", 10))
 }
 
@@ -325,6 +336,9 @@ func TestASecondStartGoesOn(t *testing.T) {
 	m := &Main{Config: config}
 	require.NoError(t, m.Run(t.Context()))
 	first := post(t, m, "c", "u", "before")
+	_, err = m.store.home("c").db.Exec(`UPDATE messages SET id = id + 1000000000000`) // as if the clock were set back
+	require.NoError(t, err)
+	first.ID += 1000000000000
 	require.NoError(t, m.Close())
 	require.Zero(t, m.webhooks.delivered.Load())
 
@@ -379,7 +393,7 @@ func TestWrongUseIsOneClearLineAndExit2(t *testing.T) {
 		"map with a gap":     {[]string{"-addr", "127.0.0.1:0", "-dir", torn}, "gap between shards"},
 		"address of nothing": {[]string{"-addr", "127.0.0.1:99999"}, "99999"},
 	} {
-		code, stdout, stderr := runChat(t, t.Context(), c.args...)
+		code, stdout, stderr := runChat(t, t.Context(), append([]string{"-for", "1ns"}, c.args...)...)
 		require.Equal(t, 2, code, name)
 		require.Empty(t, stdout, name)
 		require.Contains(t, stderr, c.says, name)

@@ -261,6 +261,14 @@ func TestChild(t *testing.T) {
 		testserver.StartNATS(t)
 	}
 	fmt.Println("pid", testserver.StartRedis(t).PID())
+	if end == "SIGTERM" || end == "pass" { // one that is too busy to hear that it should end
+		busy := testserver.StartRedis(t, "--lua-time-limit", "1000000")
+		c, err := net.Dial("tcp", busy.Addr())
+		require.NoError(t, err)
+		_, err = c.Write([]byte("EVAL \"while true do end\" 0\r\n"))
+		require.NoError(t, err)
+		fmt.Println("pid", busy.PID())
+	}
 	frozen := testserver.StartRedis(t)
 	frozen.Pause()
 	fmt.Println("pid", frozen.PID())
