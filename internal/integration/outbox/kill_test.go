@@ -83,6 +83,8 @@ func child(driver, folder string) error {
 	fail := make(chan error, 2)
 	go func() { fail <- box.Run(ctx, db, deliverTo(delivered, os.Stdout)) }()
 	go func() {
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
 		for {
 			if err := childAdd(ctx, db, box); err != nil {
 				fail <- err
@@ -99,7 +101,7 @@ func child(driver, folder string) error {
 				if st.Ready+st.Waiting < 100 {
 					break
 				}
-				time.Sleep(time.Millisecond)
+				<-pace.C
 			}
 		}
 	}()
