@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
@@ -422,6 +423,8 @@ func TestForEndsByItselfWithASummary(t *testing.T) {
 		require.True(t, slices.Contains(patterns, p), "%s in\n%s", p, stdout)
 	}
 	require.Contains(t, stdout, "0 waiting, 0 lost")
+	require.Regexp(t, `[1-9]\d* lost: their first attempt failed`, stdout)
+	require.Regexp(t, `[1-9]\d* refused with a 429`, stdout)
 }
 
 func TestInterruptEndsCleanly(t *testing.T) {
@@ -456,6 +459,30 @@ func TestAPageThatIsOpenDoesNotKeepTheServiceFromEnding(t *testing.T) {
 	require.NoError(t, m.Close())
 	_, err = io.Copy(io.Discard, resp.Body)
 	require.NoError(t, err, "the stream has an orderly end")
+}
+
+// Close waits for the webhooks: here the receiver answers the first only when there
+// are no more requests, and the second comes after it.
+func TestCloseDrainsTheOutbox(t *testing.T) {
+	t.Parallel()
+	arrived, answer := make(chan struct{}, 2), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-answer
+	}))
+	defer slow.Close()
+	m := &Main{Config: testConfig()}
+	m.Config.Webhook = slow.URL
+	require.NoError(t, m.Run(t.Context()))
+	post(t, m, "c", "u", "one")
+	post(t, m, "c", "u", "two")
+	<-arrived
+	var closing sync.WaitGroup
+	closing.Go(func() { assert.NoError(t, m.Close()) })
+	<-m.serving.done
+	close(answer)
+	closing.Wait()
+	require.Equal(t, int64(2), m.webhooks.delivered.Load())
 }
 
 // A redirect of a POST is followed with a GET, which delivers nothing.

@@ -69,13 +69,12 @@ func browser(t *testing.T) context.Context {
 
 // The page does what its sentences say: each switch is turned off, and the number
 // beside it moves.
-func TestTurningAPatternOffMovesItsNumber(t *testing.T) {
-	t.Parallel()
+func TestTurningAPatternOffMovesItsNumber(t *testing.T) { // not beside others: it needs a machine that keeps up
 	ctx := browser(t)
 	m := startMain(t, func(c *Config) {
 		c.Load, c.Slow, c.Limit = 250, 100*time.Millisecond, ratelimit.Per(1, time.Second)
 		if raceEnabled {
-			c.Load = 40 // SQLite is Go, and ten times slower under the race detector
+			c.Load = 20 // SQLite is Go, and ten times slower under the race detector
 		}
 	})
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(m.URL()+"/")))
@@ -103,12 +102,12 @@ func TestTurningAPatternOffMovesItsNumber(t *testing.T) {
 	}
 	until(`Number(document.documentElement.dataset.samples) >= 6`)
 
-	until(number("coalesce") + ` < 80`)
+	until(number("coalesce") + ` < 95`)
 	click("coalesce")
 	until(checked("coalesce", "false"))
 	until(number("coalesce") + ` === 100`)
 	click("coalesce")
-	until(number("coalesce") + ` < 80`)
+	until(number("coalesce") + ` < 95`)
 
 	until(number("shard") + ` === 1`)
 	click("shard")
@@ -124,14 +123,20 @@ func TestTurningAPatternOffMovesItsNumber(t *testing.T) {
 	click("ratelimit")
 	until(number("ratelimit") + ` === 0`)
 
-	until(number("balance") + ` < 40`)
+	// How little the slow replica gets, and not how fast the queries are: that is also
+	// the machine's business.
+	share := `Number(document.getElementById("balance-legend").textContent.match(/#3 ([0-9.]+)/)[1])`
+	until(share + ` < 20`)
 	click("balance")
-	until(number("balance") + ` > 40`)
+	until(share + ` > 30`)
+	until(number("balance") + ` >= 100`)
+	click("balance")
+	until(share + ` < 20`)
 	// With the third replica as fast as the others there is nothing to balance.
 	click("slow")
 	until(checked("slow", "false"))
 	require.False(t, m.switches.Slow.Load())
-	until(number("balance") + ` < 40`)
+	until(share + ` > 25`)
 
 	// A picture for each series, and words for those who cannot see it.
 	until(`document.querySelectorAll("#coalesce-chart polyline").length === 2`)
