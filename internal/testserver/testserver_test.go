@@ -340,7 +340,7 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 			}
 			require.Eventually(t, func() bool {
 				left, err := os.ReadDir(temp)
-				return err == nil && len(left) == 0 && !slices.ContainsFunc(pids, alive) && !mentioned(temp)
+				return err == nil && len(left) == 0 && !slices.ContainsFunc(pids, alive) && !inUse(temp)
 			}, 30*time.Second, 20*time.Millisecond, "servers %v, folder %s", pids, temp)
 		})
 	}
@@ -360,12 +360,13 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z")
 }
 
-// mentioned reports whether the command of any process names that folder.
-func mentioned(folder string) bool {
+// inUse reports whether any process has that folder in its command or works in it.
+func inUse(folder string) bool {
 	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is sound
 	return slices.ContainsFunc(commands, func(path string) bool {
 		command, _ := os.ReadFile(path) // nothing, if it has ended meanwhile
-		return strings.Contains(string(command), folder)
+		cwd, _ := os.Readlink(filepath.Join(filepath.Dir(path), "cwd"))
+		return strings.Contains(string(command)+cwd, folder)
 	})
 }
 
