@@ -305,17 +305,18 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 			var pids []int
 			var log strings.Builder
 			ready := false
-			for s := bufio.NewScanner(out); !ready && s.Scan(); {
-				fmt.Fprintln(&log, s.Text())
-				if pid, ok := strings.CutPrefix(s.Text(), "pid "); ok {
+			lines := bufio.NewScanner(out)
+			for !ready && lines.Scan() {
+				fmt.Fprintln(&log, lines.Text())
+				if pid, ok := strings.CutPrefix(lines.Text(), "pid "); ok {
 					n, err := strconv.Atoi(pid)
 					require.NoError(t, err)
 					pids = append(pids, n)
 				}
-				ready = s.Text() == "ready"
-				if strings.Contains(s.Text(), " is missing: ") {
+				ready = lines.Text() == "ready"
+				if strings.Contains(lines.Text(), " is missing: ") {
 					_ = cmd.Wait()
-					t.Skip(strings.TrimSpace(s.Text()))
+					t.Skip(strings.TrimSpace(lines.Text()))
 				}
 			}
 			require.True(t, ready, log.String())
@@ -323,10 +324,22 @@ func TestNothingIsLeftHoweverTheTestProcessEnds(t *testing.T) {
 				"SIGKILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "start": syscall.SIGKILL,
 			}
 			if end == "start" {
+				missing := make(chan string, 1)
+				go func() {
+					for lines.Scan() {
+						if strings.Contains(lines.Text(), " is missing: ") {
+							missing <- strings.TrimSpace(lines.Text())
+						}
+					}
+				}()
 				require.Eventually(t, func() bool {
 					found, err := filepath.Glob(filepath.Join(temp, "*", "data", "*"))
-					return err == nil && len(found) > 0
+					return len(missing) > 0 || err == nil && len(found) > 0
 				}, time.Minute, time.Millisecond, "initdb is at work")
+				if len(missing) > 0 {
+					_ = cmd.Wait()
+					t.Skip(<-missing)
+				}
 			} else {
 				require.GreaterOrEqual(t, len(pids), 2)
 			}
