@@ -17,10 +17,7 @@ func (m *Metrics) Summarise(w io.Writer, ran time.Duration) error {
 	for _, n := range t.queries {
 		queries += n
 	}
-	slow := int64(0)
-	if len(t.queries) > 0 {
-		slow = t.queries[len(t.queries)-1]
-	}
+	slow := t.queries[len(t.queries)-1]
 	waiting := int64(0)
 	if s := m.latest.Load(); s != nil {
 		waiting = s.Outbox.Waiting
@@ -36,7 +33,7 @@ func (m *Metrics) Summarise(w io.Writer, ran time.Duration) error {
 		fmt.Sprintf("%d lost: their first attempt failed", t.first+t.lost))
 	row("ratelimit", fmt.Sprintf("%d posts stored, %d refused with a 429", t.committed, t.offered-t.admitted), fmt.Sprintf("%d posts stored", t.committed+t.offered-t.admitted))
 	row("balance", fmt.Sprintf("slow replica took %.0f %% of the queries, p90 %s", 100*ratio(slow, queries), millis(t.latencies.quantile(0.9))),
-		fmt.Sprintf("%.0f %%, p90 at least %s", 100/float64(max(1, len(t.queries))), millis(networkDelay+a.Config.Slow)))
+		fmt.Sprintf("%.0f %%, p90 at least %s", 100/float64(len(t.queries)), millis(networkDelay+a.Config.Slow)))
 	return tw.Flush()
 }
 

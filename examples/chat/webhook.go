@@ -60,7 +60,7 @@ func (w *Webhooks) Run(ctx context.Context, s *Store) error {
 	}
 	var errs []error
 	for range s.nodes {
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		if err := <-ended; err != nil { // at the start only: the end of ctx is none
 			errs = append(errs, err)
 			cancel()
 		}
