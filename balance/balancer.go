@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 var (
@@ -34,6 +35,9 @@ type Backend[T any] struct {
 	// the others. 0 means 1: a backend that should get none does not belong in the
 	// set.
 	Weight float64
+
+	// Zone is where the backend is, for [Options].Zone.
+	Zone string
 }
 
 // Options are the knobs of [New]. The zero value is right for a service.
@@ -42,6 +46,26 @@ type Options struct {
 	// called by concurrent picks. Nil means [rand.Uint64], which is. Set it for picks
 	// that can be repeated, in a test or a simulation.
 	Rand func() uint64
+
+	// Clock is the time since a fixed moment, monotonic. Nil means that of the
+	// machine. Set it for a simulation.
+	Clock func() time.Duration
+
+	// Classify says what an outcome says of the backend. Nil means: a nil error is a
+	// success, [context.Canceled] is ignored, anything else is a failure.
+	Classify func(error) Outcome
+
+	// Health says how backends that fail, and new ones, are treated.
+	Health Health
+
+	// Zone prefers the backends of the caller's own zone.
+	Zone Zone
+
+	// Subset gives each of many clients a few of the backends.
+	Subset Subset
+
+	// OnChange, if set, is called after a backend has changed its state.
+	OnChange func(id string, s State)
 }
 
 // Balancer picks one of a set of backends for each request, by the [Strategy]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Pick is one decision of a [Balancer] and the token that ends it. End every pick
@@ -38,6 +39,14 @@ func (p *Pick[T]) Done(err error) {
 	}
 	n.end()
 }
+
+// Observe tells the latency of the request when it is known before its end: the time
+// to the first byte. Done then does not measure it. A latency of 0 or less means that
+// there is nothing to learn, as from a stream.
+func (p *Pick[T]) Observe(latency time.Duration) {}
+
+// Report tells what the backend says of its load.
+func (p *Pick[T]) Report(l Load) {}
 
 // ID returns the ID of the chosen backend, for [Balancer.PickExcept], also after
 // Done. That of the zero Pick is empty.

@@ -1,6 +1,22 @@
 package balance
 
-import "iter"
+import (
+	"iter"
+	"time"
+)
+
+// State says whether a backend is picked.
+type State uint8
+
+const (
+	// Healthy backends get their share.
+	Healthy State = iota
+	// Warming backends are new, or back from an ejection, and get a growing part of
+	// their share.
+	Warming
+	// Ejected backends get nothing, until their time is over.
+	Ejected
+)
 
 // Stats says how one backend fares.
 type Stats struct {
@@ -18,7 +34,17 @@ type Stats struct {
 	// Share is the part of all picks that this backend got, from 0 to 1, among the
 	// backends of the set and since each joined.
 	Share float64
+
+	// Latency is what is known of the backend's latency. 0 means nothing.
+	Latency time.Duration
+
+	// State says whether the backend is picked.
+	State State
 }
+
+// Blind returns the part of the picks, from 0 to 1, in which all candidates looked
+// the same because nothing was known of their load.
+func (b *Balancer[T]) Blind() float64 { return 0 }
 
 // Stats yields the backends of the current set, in the order of
 // [Balancer.Update], with what is known of each. The set is a snapshot; the numbers
