@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -51,8 +50,9 @@ type Options struct {
 	// machine. Set it for a simulation.
 	Clock func() time.Duration
 
-	// Classify says what an outcome says of the backend. Nil means: a nil error is a
-	// success, [context.Canceled] is ignored, anything else is a failure.
+	// Classify says what an error that a pick is done with says of the backend. Nil
+	// means that [context.Canceled] is ignored and anything else is a failure. It is not
+	// asked about a nil error, which is a success.
 	Classify func(error) Outcome
 
 	// Health says how backends that fail, and new ones, are treated.
@@ -64,7 +64,9 @@ type Options struct {
 	// Subset gives each of many clients a few of the backends.
 	Subset Subset
 
-	// OnChange, if set, is called after a backend has changed its state.
+	// OnChange, if set, is called after a backend has been ejected, admitted again or
+	// has got its whole share, from the pick or its end that brought it about. Those of
+	// different goroutines may overtake each other.
 	OnChange func(id string, s State)
 }
 
@@ -72,49 +74,57 @@ type Options struct {
 // that it was made with.
 //
 // A pick takes no lock, allocates nothing and costs the same for 5 backends as for
-// 5000. The balancer starts no goroutine and needs no closing. The zero Balancer
-// has no backends and takes none: use [New].
+// 5000; [Prequal] alone has a lock, around its pool of probes. The balancer starts no
+// goroutine, but for Prequal's probes, and needs no closing: what is to happen at a
+// time, such as the end of an ejection, happens in the first pick after it. The zero
+// Balancer has no backends and takes none: use [New].
 //
 // A Balancer is safe for concurrent use by multiple goroutines.
 type Balancer[T any] struct {
-	chooser chooser // immutable
+	chooser  chooser  // immutable, but for its counters
+	topology topology // immutable
+	fleet    fleet
 
-	current atomic.Pointer[snapshot[T]]
-	update  sync.Mutex // serialises Update
-}
-
-// snapshot is one set of backends. It is immutable; the nodes that it points to
-// are not, and outlive it.
-type snapshot[T any] struct {
-	set
-	backends []Backend[T]
-}
-
-// set is the part of a snapshot that choosing reads. It is not generic, so that
-// the code that chooses exists once and needs no dictionary.
-type set struct {
-	nodes []*node
-
-	// What follows is nil if all weights are equal.
-	inverse  []float64 // 1/weight, the heaviest being 1
-	alias    *alias    // draws by weight; for Random and LeastRequest
-	schedule []uint32  // turns by weight; for RoundRobin
+	current atomic.Pointer[snapshot[T]] // what picks are made from
+	all     atomic.Pointer[members[T]]  // what Update was given; stored with fleet.mu held
 }
 
 // New returns a balancer without backends; give it some with [Balancer.Update]. It
-// returns an error if s is nil or a field of its options is out of range.
+// returns an error if s is nil or a field of the options is out of range.
 func New[T any](s Strategy, o Options) (*Balancer[T], error) {
 	if s == nil {
 		return nil, errors.New("balance: strategy is nil, expected one such as LeastRequest")
 	}
-	b := &Balancer[T]{}
-	if err := s.configure(&b.chooser); err != nil {
-		return nil, err
-	}
+	b := &Balancer[T]{topology: topology{o.Zone, o.Subset}}
 	b.chooser.rand = o.Rand
 	if o.Rand == nil {
 		b.chooser.rand = rand.Uint64
 	}
+	b.fleet.clock = o.Clock
+	if o.Clock == nil {
+		start := time.Now()
+		b.fleet.clock = func() time.Duration { return time.Since(start) }
+	}
+	b.fleet.classify = o.Classify
+	if o.Classify == nil {
+		b.fleet.classify = classify
+	}
+	b.fleet.onChange = o.OnChange
+	b.fleet.decay = defaultDecay
+	b.fleet.due.Store(never)
+	b.fleet.rebuild = b.rebuild
+	var err error
+	if b.fleet.health, err = o.Health.withDefaults(); err != nil {
+		return nil, err
+	}
+	if b.topology, err = b.topology.withDefaults(); err != nil {
+		return nil, err
+	}
+	if err := s.configure(&b.chooser, &b.fleet); err != nil {
+		return nil, err
+	}
+	b.fleet.members.Store(new([]reached))
+	b.all.Store(&members[T]{})
 	b.current.Store(&snapshot[T]{})
 	return b, nil
 }
@@ -126,87 +136,104 @@ func New[T any](s Strategy, o Options) (*Balancer[T], error) {
 //
 // It returns an error that wraps [ErrBadBackend], and changes nothing, for an empty
 // or repeated ID and for a weight that is negative, infinite or not a number. An
-// empty set is allowed. The slice is copied. It costs O(n), and with RoundRobin and
-// weights that differ O(n log n), some milliseconds for a thousand.
+// empty set is allowed. The slice is copied. It costs O(n), with subsets O(n log n),
+// and with RoundRobin and weights that differ O(n log n) too, some milliseconds for a
+// thousand.
 func (b *Balancer[T]) Update(backends []Backend[T]) error {
-	b.update.Lock()
-	defer b.update.Unlock()
+	f := &b.fleet
+	f.mu.Lock()
+	defer f.unlock()
 
-	old := b.current.Load()
+	old := b.all.Load()
 	if old == nil {
 		return errors.New("balance: Update of a zero Balancer, expected one from New")
 	}
+	weights, err := weightsOf(backends)
+	if err != nil {
+		return err
+	}
+	now := f.clock()
+	nodes := make([]*node, len(backends))
 	known := make(map[string]*node, len(old.nodes))
 	for _, n := range old.nodes {
 		known[n.id] = n
+		n.member = false
 	}
-	next := &snapshot[T]{backends: slices.Clone(backends)}
+	for i, backend := range backends {
+		n := known[backend.ID]
+		if n == nil {
+			// On its own and not in one array with the others that are new: one that stays
+			// would keep the memory of all.
+			n = &node{record: &record{fleet: f, id: backend.ID}}
+			if f.health.SlowStart > 0 && len(old.nodes) > 0 {
+				n.warming, n.warmFrom = true, now
+			}
+		}
+		n.member = true
+		nodes[i] = n
+	}
+	next := newMembers(b.topology, slices.Clone(backends), nodes, weights)
+	b.all.Store(next)
+	f.members.Store(&next.reached)
+	f.refresh(now, true)
+	return nil
+}
+
+// weightsOf returns the weights of backends that are all as they should be.
+func weightsOf[T any](backends []Backend[T]) ([]float64, error) {
 	weights := make([]float64, len(backends))
 	seen := make(map[string]struct{}, len(backends))
 	for i, backend := range backends {
 		if backend.ID == "" {
-			return fmt.Errorf("%w: number %d has an empty ID, expected a unique name", ErrBadBackend, i)
+			return nil, fmt.Errorf("%w: number %d has an empty ID, expected a unique name", ErrBadBackend, i)
 		}
 		if _, ok := seen[backend.ID]; ok {
-			return fmt.Errorf("%w: ID %q occurs twice", ErrBadBackend, backend.ID)
+			return nil, fmt.Errorf("%w: ID %q occurs twice", ErrBadBackend, backend.ID)
 		}
 		seen[backend.ID] = struct{}{}
 		w := backend.Weight
 		if !(w >= 0) || math.IsInf(w, 1) {
-			return fmt.Errorf("%w %q: Weight is %v, expected 0 (for 1) or a positive and finite number", ErrBadBackend, backend.ID, w)
+			return nil, fmt.Errorf("%w %q: Weight is %v, expected 0 (for 1) or a positive and finite number", ErrBadBackend, backend.ID, w)
 		}
 		if w == 0 {
 			w = 1
 		}
 		weights[i] = w
-		n := known[backend.ID]
-		if n == nil {
-			// On its own and not in one array with the others that are new: one that stays
-			// would keep the memory of all.
-			n = &node{id: backend.ID}
-		}
-		next.nodes = append(next.nodes, n)
 	}
-	next.weigh(weights, b.chooser.kind)
-	b.current.Store(next)
-	return nil
-}
-
-// leastWeight is the least weight relative to the heaviest; a smaller one counts as
-// this, so that its inverse is a finite number.
-const leastWeight = 1e-12
-
-// weigh prepares choosing by weight, if the weights differ. It scales them.
-func (s *set) weigh(weights []float64, k kind) {
-	if !slices.ContainsFunc(weights, func(w float64) bool { return w != weights[0] }) {
-		return
-	}
-	// Relative to the heaviest, so that no sum or quotient overflows.
-	heaviest := slices.Max(weights)
-	s.inverse = make([]float64, len(weights))
-	for i := range weights {
-		weights[i] = max(weights[i]/heaviest, leastWeight)
-		s.inverse[i] = 1 / weights[i]
-	}
-	if k == roundRobin {
-		s.schedule = newSchedule(weights)
-	} else {
-		s.alias = newAlias(weights)
-	}
+	return weights, nil
 }
 
 // Pick chooses a backend and counts a request under way on it, until
 // [Pick.Done]. It returns [ErrNoBackends] if the set is empty.
 //
 // With LeastRequest, equal weights and more than four backends it costs one random
-// number, two atomic loads and one atomic addition; see the strategies for the rest.
-// It allocates nothing.
+// number, two atomic loads and one atomic addition, and while backends are warming,
+// ejected or have failed lately, a look at the clock besides; see the strategies for
+// the rest. It allocates nothing.
 func (b *Balancer[T]) Pick() (Pick[T], error) {
+	v := view{fleet: &b.fleet, now: b.now()}
 	s := b.current.Load()
 	if s == nil || len(s.nodes) == 0 {
 		return Pick[T]{}, ErrNoBackends
 	}
-	return s.take(b.chooser.choose(&s.set)), nil
+	v.set = &s.set
+	return b.take(s, b.chooser.choose(&v), v.now), nil
+}
+
+// now returns the time if picks need it, having done what is due, and otherwise calm.
+func (b *Balancer[T]) now() time.Duration {
+	due := b.fleet.due.Load()
+	if due == never && !b.chooser.kind.timed() {
+		return calm
+	}
+	if b.fleet.clock == nil {
+		return calm // the zero Balancer
+	}
+	now := b.fleet.clock()
+	if int64(now) >= due {
+		b.fleet.attend(now)
+	}
+	return now
 }
 
 // exceptTries is how often PickExcept asks the strategy before it looks at all
@@ -222,25 +249,31 @@ const exceptTries = 8
 // least busy of the others. It usually costs a little more than Pick, and
 // O(n · len(ids)) if nearly all have been tried. It allocates nothing.
 func (b *Balancer[T]) PickExcept(ids ...string) (Pick[T], error) {
+	v := view{fleet: &b.fleet, now: b.now()}
 	s := b.current.Load()
 	if s == nil || len(s.nodes) == 0 {
 		return Pick[T]{}, ErrNoBackends
 	}
+	v.set = &s.set
 	for range exceptTries {
-		if i := b.chooser.choose(&s.set); !s.nodes[i].oneOf(ids) {
-			return s.take(i), nil
+		if i := b.chooser.choose(&v); !s.nodes[i].oneOf(ids) {
+			return b.take(s, i, v.now), nil
 		}
 	}
-	if i, ok := b.chooser.leastExcept(&s.set, ids); ok {
-		return s.take(i), nil
+	if i, ok := b.chooser.leastExcept(&v, ids); ok {
+		return b.take(s, i, v.now), nil
 	}
-	return s.take(b.chooser.choose(&s.set)), nil
+	return b.take(s, b.chooser.choose(&v), v.now), nil
 }
 
-func (s *snapshot[T]) take(i int) Pick[T] {
+func (b *Balancer[T]) take(s *snapshot[T], i int, now time.Duration) Pick[T] {
 	n := s.nodes[i]
 	n.begin()
-	return Pick[T]{Value: s.backends[i].Value, node: n, open: true}
+	state := open
+	if b.chooser.kind.timed() {
+		state |= timed
+	}
+	return Pick[T]{Value: s.backends[i].Value, node: n, start: now, state: state}
 }
 
 // errUnfinished is the outcome of a call that panicked or ended its goroutine.

@@ -35,7 +35,7 @@ func LeastRequest(o LeastRequestOptions) Strategy { return leastRequestStrategy{
 
 type leastRequestStrategy struct{ options LeastRequestOptions }
 
-func (s leastRequestStrategy) configure(c *chooser) error {
+func (s leastRequestStrategy) configure(c *chooser, _ *fleet) error {
 	c.kind, c.choices = leastRequest, s.options.Choices
 	if c.choices == 0 {
 		c.choices = defaultChoices
@@ -47,21 +47,52 @@ func (s leastRequestStrategy) configure(c *chooser) error {
 }
 
 // leastOf returns the least busy of some backends; there are at least two.
-func (c *chooser) leastOf(s *set) int {
-	switch n := len(s.nodes); {
+func (c *chooser) leastOf(v *view) int {
+	switch n := len(v.nodes); {
 	case n <= fullScan || n <= c.choices:
-		return c.leastOfAll(s)
-	case s.alias != nil:
-		return c.leastOfWeighted(s)
-	case c.choices == 2:
-		a, b := pair(c.rand(), n)
-		if s.nodes[b].inFlight() < s.nodes[a].inFlight() {
-			return b
-		}
-		return a
+		return c.leastOfAll(v)
+	case v.alias != nil || v.warming != nil:
+		return c.leastOfWeighted(v)
+	case c.choices > 2:
+		return c.leastOfMany(v)
+	case v.now == calm:
+		return c.leastOfPair(v)
 	default:
-		return c.leastOfMany(s)
+		bits := c.rand()
+		a, b := pair(bits, n)
+		return c.lesser(v, bits, a, b)
 	}
+}
+
+// leastOfPair is the power of two choices in its plainest form, which is the usual
+// one.
+func (c *chooser) leastOfPair(v *view) int {
+	bits := c.rand()
+	i, j := pair(bits, len(v.nodes))
+	a, b := v.nodes[i], v.nodes[j]
+	switch x, y := a.inFlight(), b.inFlight(); {
+	case y < x:
+		i = j
+	case y == x && b.reportsLess(a, v.fleet):
+		i = j
+		fallthrough
+	case y == x:
+		c.blind.see(bits, x == 0)
+		return i
+	}
+	c.blind.see(bits, false)
+	return i
+}
+
+// lesser returns the less busy of two backends, and the first if they are equally
+// busy.
+func (c *chooser) lesser(v *view, bits uint64, i, j int) int {
+	x, y := v.load(i), v.load(j)
+	c.blind.see(bits, x == 0 && y == 0)
+	if y < x || y == x && v.nodes[j].reportsLess(v.nodes[i], v.fleet) {
+		return j
+	}
+	return i
 }
 
 // pair returns two distinct indexes below n, every ordered pair equally likely. The
@@ -77,21 +108,12 @@ func pair(bits uint64, n int) (a, b int) {
 	return a, b
 }
 
-// load is the requests under way on a backend for each unit of its weight.
-func (s *set) load(i int) float64 {
-	n := float64(s.nodes[i].inFlight())
-	if s.inverse != nil {
-		n *= s.inverse[i]
-	}
-	return n
-}
-
 // leastOfMany compares c.choices distinct backends of equal weight, drawn by
 // Floyd's method: every subset is equally likely. Of those that are equally busy
 // each is as likely.
-func (c *chooser) leastOfMany(s *set) int {
+func (c *chooser) leastOfMany(v *view) int {
 	var drawn [maxChoices]int
-	n := len(s.nodes)
+	n := len(v.nodes)
 	for k := range c.choices {
 		upTo := n - c.choices + k
 		drawn[k] = below(uint32(c.rand()>>32), upTo+1)
@@ -99,26 +121,28 @@ func (c *chooser) leastOfMany(s *set) int {
 			drawn[k] = upTo
 		}
 	}
-	return c.leastAmong(s, drawn[:c.choices])
+	return c.leastAmong(v, drawn[:c.choices])
 }
 
 // leastOfAll compares every backend of a small set.
-func (c *chooser) leastOfAll(s *set) int {
+func (c *chooser) leastOfAll(v *view) int {
 	var all [maxChoices]int
-	for i := range s.nodes {
+	for i := range v.nodes {
 		all[i] = i
 	}
-	return c.leastAmong(s, all[:len(s.nodes)])
+	return c.leastAmong(v, all[:len(v.nodes)])
 }
 
 // leastAmong returns the least busy of at most maxChoices candidates. Among those
 // that are equally busy it draws by weight.
-func (c *chooser) leastAmong(s *set, candidates []int) int {
+func (c *chooser) leastAmong(v *view, candidates []int) int {
 	var tied [maxChoices]int
 	n := 0
-	least := s.load(candidates[0])
+	bits := c.rand()
+	least, most := v.load(candidates[0]), 0.0
 	for _, i := range candidates {
-		load := s.load(i)
+		load := v.load(i)
+		most = max(most, load)
 		if load < least {
 			least, n = load, 0
 		}
@@ -127,67 +151,71 @@ func (c *chooser) leastAmong(s *set, candidates []int) int {
 			n++
 		}
 	}
-	if n == 1 {
+	c.blind.see(bits, most == 0)
+	switch {
+	case n == 1:
 		return tied[0]
+	case v.inverse == nil && v.warming == nil:
+		return tied[below(uint32(bits>>32), n)]
+	default:
+		return drawTied(v, tied[:n], float64(bits>>11)/(1<<53))
 	}
-	if s.inverse == nil {
-		return tied[below(uint32(c.rand()>>32), n)]
-	}
-	return drawTied(s, tied[:n], c.unit())
 }
 
 // drawTied draws one of a few by weight; u is in [0, 1).
-func drawTied(s *set, tied []int, u float64) int {
+func drawTied(v *view, tied []int, u float64) int {
 	sum := 0.0
 	for _, i := range tied {
-		sum += 1 / s.inverse[i]
+		sum += v.weight(i)
 	}
 	u *= sum
 	for _, i := range tied[:len(tied)-1] {
-		if u -= 1 / s.inverse[i]; u < 0 {
+		if u -= v.weight(i); u < 0 {
 			return i
 		}
 	}
 	return tied[len(tied)-1]
 }
 
-// leastOfWeighted compares candidates that are drawn by weight. A draw that hits the
-// best so far is repeated once and, if that hits it too, replaced by any other: a
-// bounded number of draws, and never a backend against itself alone.
-func (c *chooser) leastOfWeighted(s *set) int {
-	best := s.alias.draw(c.rand())
-	load := s.load(best)
+// leastOfWeighted compares candidates that are drawn by weight.
+func (c *chooser) leastOfWeighted(v *view) int {
+	bits := c.rand()
+	best := v.drawn(bits)
+	if v.warming != nil {
+		best = c.thin(v, best)
+	}
 	for range c.choices - 1 {
-		i := s.alias.draw(c.rand())
-		if i == best {
-			i = s.alias.draw(c.rand())
-		}
-		if i == best {
-			i = below(uint32(c.rand()>>32), len(s.nodes)-1)
-			if i >= best {
-				i++
-			}
-		}
-		if l := s.load(i); l < load {
-			best, load = i, l
-		}
+		best = c.lesser(v, bits, best, c.another(v, best))
 	}
 	return best
+}
+
+// another draws an index other than i by weight. A draw that hits i is repeated once
+// and, if that hits it too, replaced by any other: a bounded number of draws, and
+// never a backend against itself.
+func (c *chooser) another(v *view, i int) int {
+	for range 2 {
+		if j := c.draw(v); j != i {
+			return j
+		}
+	}
+	j := below(uint32(c.rand()>>32), len(v.nodes)-1)
+	if j >= i {
+		j++
+	}
+	return j
 }
 
 // leastExcept returns the least busy backend that is not in ids. Among those that
 // are equally busy it draws by weight: each that comes takes the place of those
 // before it with its share of their weights so far.
-func (c *chooser) leastExcept(s *set, ids []string) (best int, ok bool) {
+func (c *chooser) leastExcept(v *view, ids []string) (best int, ok bool) {
 	var least, tied float64 // the load of best, and the weights of all with that load
-	for i, n := range s.nodes {
+	for i, n := range v.nodes {
 		if n.oneOf(ids) {
 			continue
 		}
-		load, weight := s.load(i), 1.0
-		if s.inverse != nil {
-			weight = 1 / s.inverse[i]
-		}
+		load, weight := v.load(i), v.weight(i)
 		if !ok || load < least {
 			least, tied = load, 0
 		}

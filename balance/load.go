@@ -1,6 +1,9 @@
 package balance
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Load is how busy a backend says it is, in its answer to a request or to a probe.
 type Load struct {
@@ -8,10 +11,49 @@ type Load struct {
 	InFlight int64
 
 	// Latency is what a request that arrives now is expected to take, given the
-	// requests under way. 0 means unknown.
+	// requests under way. 0 means unknown. Only Prequal heeds it.
 	Latency time.Duration
 
 	// Utilization is the busy part of the backend's scarcest resource: 1 is a backend
 	// that is just fully used. 0 means unknown.
 	Utilization float64
+}
+
+// valid reports whether the numbers can be.
+func (l Load) valid() bool {
+	return l.InFlight >= 0 && l.Latency >= 0 && l.Utilization >= 0 && !math.IsInf(l.Utilization, 1)
+}
+
+// reportAge is for how long a report is heeded. A load that is older than some
+// service times misleads; that it only breaks ties between two candidates bounds the
+// harm.
+const reportAge = 10 * time.Second
+
+// report keeps what a backend says of its load.
+func (f *fleet) report(n *node, l Load) {
+	if !l.valid() {
+		return
+	}
+	now := f.clock()
+	load := l.Utilization
+	if load == 0 {
+		load = float64(l.InFlight)
+	}
+	// An idle backend has told of its load too, which a zero sample would not show.
+	n.reported.word.Store(pack(max(load, math.SmallestNonzeroFloat32*(1<<10)), now))
+	if f.pool != nil {
+		f.pool.add(n, l, now)
+	}
+}
+
+// reportsLess reports whether both nodes told of their load lately, and n of less.
+func (n *node) reportsLess(than *node, f *fleet) bool {
+	x, y := n.reported.word.Load(), than.reported.word.Load()
+	if x == 0 || y == 0 {
+		return false
+	}
+	now := f.clock()
+	mine, myAge := unpack(x, now)
+	other, otherAge := unpack(y, now)
+	return mine < other && myAge < reportAge && otherAge < reportAge
 }

@@ -1,12 +1,6 @@
 package balance
 
-import (
-	"context"
-	"errors"
-	"slices"
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // Pick is one decision of a [Balancer] and the token that ends it. End every pick
 // with Done, once the request that it was for has ended: until then it counts as
@@ -19,34 +13,72 @@ type Pick[T any] struct {
 	// Value is the Value of the chosen backend.
 	Value T
 
-	node *node
-	open bool // until it is done
+	node  *node
+	start time.Duration // if it is timed
+	state pickState
 }
 
-// Done ends the request with its outcome. A nil error is a success. An error counts
-// as a failure of the backend, unless it is a [context.Canceled]: then the caller
-// went away, which says nothing of the backend. Later calls on the same variable do
-// nothing, as does Done on the zero Pick. It costs one atomic addition, and another
-// for a failure.
+type pickState uint8
+
+const (
+	open  pickState = 1 << iota // until it is done
+	timed                       // until its latency is known
+)
+
+// Done ends the request with its outcome, which [Options].Classify judges: by
+// default a nil error is a success, a [context.Canceled] is ignored, since then the
+// caller went away, and any other error is a failure of the backend. Later calls on
+// the same variable do nothing, as does Done on the zero Pick.
+//
+// With an error that has a method RetryAfter() time.Duration in its chain, the
+// backend asks to be left alone for that long. It is, as if ejected, within the
+// bounds of [Health].
+//
+// A success costs one atomic addition, and with LeastLatency and Prequal a look at the
+// clock and one more atomic operation. A failure costs about three times that.
 func (p *Pick[T]) Done(err error) {
-	if !p.open {
+	if p.state&open == 0 {
 		return
 	}
-	p.open = false
 	n := p.node
-	if err != nil && !errors.Is(err, context.Canceled) {
-		n.failures.Add(1)
+	if err == nil && p.state == open {
+		// The usual case, without a clock.
+		if n.streak.Load() != 0 {
+			n.fleet.succeeded(n)
+		}
+	} else {
+		n.fleet.settle(n, p.start, p.state&timed != 0, err)
 	}
+	p.state = 0
 	n.end()
 }
 
-// Observe tells the latency of the request when it is known before its end: the time
-// to the first byte. Done then does not measure it. A latency of 0 or less means that
-// there is nothing to learn, as from a stream.
-func (p *Pick[T]) Observe(latency time.Duration) {}
+// Observe tells the latency of the request when it is known before its end, as the
+// time to the first byte of an answer is. Done then does not measure it. A latency
+// of 0 or less means that there is nothing to learn: a stream lasts as long as it
+// lasts. Observe works with every strategy, though only LeastLatency and Prequal
+// heed it, and does nothing after Done.
+func (p *Pick[T]) Observe(latency time.Duration) {
+	if p.state&open == 0 {
+		return
+	}
+	p.state &^= timed
+	if latency > 0 {
+		f := p.node.fleet
+		f.learn(p.node, latency, f.clock())
+	}
+}
 
-// Report tells what the backend says of its load.
-func (p *Pick[T]) Report(l Load) {}
+// Report passes on what the backend says of its load, in its answer. LeastRequest
+// prefers the backend that reports less of two that are equally busy by its own
+// count, as long as the reports are younger than ten seconds; Prequal treats it as
+// the answer to a probe; to the others it means nothing. It may be called before and
+// after Done. Numbers that are negative or not finite are disregarded.
+func (p *Pick[T]) Report(l Load) {
+	if p.node != nil {
+		p.node.fleet.report(p.node, l)
+	}
+}
 
 // ID returns the ID of the chosen backend, for [Balancer.PickExcept], also after
 // Done. That of the zero Pick is empty.
@@ -55,34 +87,4 @@ func (p *Pick[T]) ID() string {
 		return ""
 	}
 	return p.node.id
-}
-
-// node is what the balancer knows of one backend. It is shared by all snapshots
-// that hold the backend, and by the picks of it.
-//
-// It fills a cache line, and the allocator aligns objects of that size to one, so
-// that picks of different backends do not slow each other down.
-type node struct {
-	// counts holds the requests under way in its low bits and the number of picks
-	// above them, so that a pick is one addition. First, since all picks touch it.
-	counts   atomic.Uint64
-	failures atomic.Int64
-	id       string // immutable
-	_        [32]byte
-}
-
-// A count of 16 million requests under way on one backend is out of reach: their
-// goroutines alone would fill 32 GiB. The picks start again at 0 after 2^40.
-const (
-	inFlightBits = 24
-	inFlightMask = 1<<inFlightBits - 1
-	onePick      = 1<<inFlightBits | 1
-)
-
-func (n *node) begin()          { n.counts.Add(onePick) }
-func (n *node) end()            { n.counts.Add(^uint64(0)) }
-func (n *node) inFlight() int64 { return int64(n.counts.Load() & inFlightMask) }
-
-func (n *node) oneOf(ids []string) bool {
-	return slices.Contains(ids, n.id)
 }

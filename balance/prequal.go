@@ -30,7 +30,7 @@ type prequalStrategy struct {
 	options PrequalOptions
 }
 
-func (s prequalStrategy) configure(c *chooser) error {
+func (s prequalStrategy) configure(c *chooser, _ *fleet) error {
 	c.kind, c.choices = leastRequest, defaultChoices // to be written
 	return nil
 }

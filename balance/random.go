@@ -11,7 +11,7 @@ func Random() Strategy { return randomStrategy{} }
 
 type randomStrategy struct{}
 
-func (randomStrategy) configure(c *chooser) error {
+func (randomStrategy) configure(c *chooser, _ *fleet) error {
 	c.kind = random
 	return nil
 }

@@ -19,17 +19,25 @@ func RoundRobin() Strategy { return roundRobinStrategy{} }
 
 type roundRobinStrategy struct{}
 
-func (roundRobinStrategy) configure(c *chooser) error {
+func (roundRobinStrategy) configure(c *chooser, _ *fleet) error {
 	c.kind = roundRobin
 	return nil
 }
 
-func (c *chooser) nextTurn(s *set) int {
-	turn := c.turn.Add(1) - 1
-	if s.schedule != nil {
-		return int(s.schedule[turn%uint64(len(s.schedule))])
+func (c *chooser) nextTurn(v *view) int {
+	i := c.turnOf(v)
+	if v.warming != nil {
+		i = c.thin(v, i)
 	}
-	return int(turn % uint64(len(s.nodes)))
+	return i
+}
+
+func (c *chooser) turnOf(v *view) int {
+	turn := c.turn.Add(1) - 1
+	if v.schedule != nil {
+		return int(v.schedule[turn%uint64(len(v.schedule))])
+	}
+	return int(turn % uint64(len(v.nodes)))
 }
 
 // turnsEach is the average number of turns of a backend in a schedule.

@@ -11,12 +11,27 @@ type State uint8
 const (
 	// Healthy backends get their share.
 	Healthy State = iota
-	// Warming backends are new, or back from an ejection, and get a growing part of
-	// their share.
+
+	// Warming backends joined lately, or are back from an ejection, and get a growing
+	// part of their share.
 	Warming
-	// Ejected backends get nothing, until their time is over.
+
+	// Ejected backends get nothing until their time is over, unless too few others are
+	// left.
 	Ejected
 )
+
+// String returns "healthy", "warming" or "ejected".
+func (s State) String() string {
+	switch s {
+	case Healthy:
+		return "healthy"
+	case Warming:
+		return "warming"
+	default:
+		return "ejected"
+	}
+}
 
 // Stats says how one backend fares.
 type Stats struct {
@@ -27,24 +42,21 @@ type Stats struct {
 	// after 2^40, a million a second for twelve days.
 	Picks int64
 
-	// Failures is the number of picks that were done with an error, other than
-	// [context.Canceled].
+	// Failures is the number of picks that were done with an error that is a
+	// [Failure].
 	Failures int64
 
 	// Share is the part of all picks that this backend got, from 0 to 1, among the
 	// backends of the set and since each joined.
 	Share float64
 
-	// Latency is what is known of the backend's latency. 0 means nothing.
+	// Latency is the average that was learnt last, as a peak EWMA. It is 0 if nothing
+	// was: only LeastLatency and Prequal measure it, and [Pick.Observe] tells it.
 	Latency time.Duration
 
 	// State says whether the backend is picked.
 	State State
 }
-
-// Blind returns the part of the picks, from 0 to 1, in which all candidates looked
-// the same because nothing was known of their load.
-func (b *Balancer[T]) Blind() float64 { return 0 }
 
 // Stats yields the backends of the current set, in the order of
 // [Balancer.Update], with what is known of each. The set is a snapshot; the numbers
@@ -52,28 +64,70 @@ func (b *Balancer[T]) Blind() float64 { return 0 }
 // picks down.
 func (b *Balancer[T]) Stats() iter.Seq2[Backend[T], Stats] {
 	return func(yield func(Backend[T], Stats) bool) {
-		s := b.current.Load()
-		if s == nil {
-			return
-		}
-		stats := make([]Stats, len(s.nodes))
+		m, stats := b.stats()
 		var all int64
-		for i, n := range s.nodes {
-			counts := n.counts.Load()
-			stats[i] = Stats{
-				InFlight: int64(counts & inFlightMask),
-				Picks:    int64(counts >> inFlightBits),
-				Failures: n.failures.Load(),
-			}
+		for i := range stats {
 			all += stats[i].Picks
 		}
-		for i, backend := range s.backends {
+		for i := range stats {
 			if all > 0 {
 				stats[i].Share = float64(stats[i].Picks) / float64(all)
 			}
-			if !yield(backend, stats[i]) {
+			if !yield(m.backends[i], stats[i]) {
 				return
 			}
 		}
 	}
+}
+
+func (b *Balancer[T]) stats() (*members[T], []Stats) {
+	f := &b.fleet
+	if b.all.Load() == nil {
+		return nil, nil // the zero Balancer
+	}
+	f.mu.Lock()
+	defer f.unlock()
+	now := f.clock()
+	if int64(now) >= f.due.Load() {
+		f.refresh(now, false)
+	}
+	m := b.all.Load()
+	stats := make([]Stats, len(m.nodes))
+	for i, n := range m.nodes {
+		counts := n.counts.Load()
+		latency, _ := unpack(n.latency.word.Load(), now)
+		stats[i] = Stats{
+			InFlight: int64(counts & inFlightMask),
+			Picks:    int64(counts >> inFlightBits),
+			Failures: n.failures.Load(),
+			Latency:  duration(latency),
+		}
+		switch {
+		case n.ejected > now:
+			stats[i].State = Ejected
+		case n.warming:
+			stats[i].State = Warming
+		}
+	}
+	return m, stats
+}
+
+// Blind returns the part of the picks, from 0 to 1, that could not tell their
+// candidates apart: none had a request under way and, with LeastLatency, of none was
+// anything known that is younger than its Decay; with Prequal, there were not enough
+// probes. Such picks are random ones. If they are many because the service is idle,
+// that is as it should be. If the backends are busy, there are too many clients for
+// each to see any load: use a [Subset], LeastLatency or Prequal.
+//
+// It is an estimate from a 64th of the picks. It is 1 with Random and RoundRobin,
+// which are always blind, and 0 while there is no sample.
+func (b *Balancer[T]) Blind() float64 {
+	if b.chooser.kind == random || b.chooser.kind == roundRobin {
+		return 1
+	}
+	sampled := b.chooser.blind.sampled.Load()
+	if sampled == 0 {
+		return 0
+	}
+	return min(1, float64(b.chooser.blind.blind.Load())/float64(sampled))
 }

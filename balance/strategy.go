@@ -2,12 +2,12 @@ package balance
 
 import "sync/atomic"
 
-// Strategy is a way to choose a backend: [LeastRequest], [RoundRobin] or [Random].
-// It is an immutable value that may be given to several balancers. The set of
-// strategies is closed, so that choosing is a switch and not a call through an
-// interface.
+// Strategy is a way to choose a backend: [LeastRequest], [LeastLatency], [Prequal],
+// [RoundRobin] or [Random]. It is an immutable value that may be given to several
+// balancers. The set of strategies is closed, so that choosing is a switch and not a
+// call through an interface.
 type Strategy interface {
-	configure(c *chooser) error
+	configure(c *chooser, f *fleet) error
 }
 
 type kind uint8
@@ -16,32 +16,43 @@ const (
 	random kind = iota
 	roundRobin
 	leastRequest
+	leastLatency
+	prequal
 )
 
-// chooser chooses an index in a set. Apart from the turn it is immutable.
+// timed reports whether picks need the time, and their latency is measured.
+func (k kind) timed() bool { return k >= leastLatency }
+
+// chooser chooses an index in a set. Apart from the counters it is immutable.
 type chooser struct {
 	kind    kind
-	choices int // of leastRequest
+	choices int // of leastRequest and leastLatency
 	rand    func() uint64
+	pool    *pool // of prequal
 
-	// The turn changes with every pick, and what is around it hardly ever.
-	_    [64]byte
-	turn atomic.Uint64 // of roundRobin
-	_    [64]byte
+	// The counters change with many picks, and what is around them hardly ever.
+	_     [64]byte
+	turn  atomic.Uint64 // of roundRobin
+	blind blindness
+	_     [64]byte
 }
 
 // choose returns the index of a backend; the set is not empty.
-func (c *chooser) choose(s *set) int {
-	if len(s.nodes) == 1 {
+func (c *chooser) choose(v *view) int {
+	if len(v.nodes) == 1 {
 		return 0
 	}
 	switch c.kind {
 	case roundRobin:
-		return c.nextTurn(s)
+		return c.nextTurn(v)
 	case leastRequest:
-		return c.leastOf(s)
+		return c.leastOf(v)
+	case leastLatency:
+		return c.fastestOf(v)
+	case prequal:
+		return c.pool.choose(c, v)
 	default:
-		return draw(s, c.rand())
+		return c.draw(v)
 	}
 }
 
@@ -52,10 +63,62 @@ func (c *chooser) unit() float64 { return float64(c.rand()>>11) / (1 << 53) }
 // n/2^32.
 func below(bits uint32, n int) int { return int(uint64(bits) * uint64(n) >> 32) }
 
-// draw returns a random index, by weight, from 64 random bits.
-func draw(s *set, bits uint64) int {
+// draw returns a random index, by weight.
+func (c *chooser) draw(v *view) int {
+	i := v.drawn(c.rand())
+	if v.warming != nil {
+		i = c.thin(v, i)
+	}
+	return i
+}
+
+// drawn is the index that random bits draw, by weight.
+func (s *set) drawn(bits uint64) int {
 	if s.alias != nil {
 		return s.alias.draw(bits)
 	}
 	return below(uint32(bits>>32), len(s.nodes))
+}
+
+// thinTries bounds the draws for one pick while backends are warming. That the last
+// one is taken whatever it is adds at most a 10th, to the power of that, to the share
+// of those that are at their coldest.
+const thinTries = 16
+
+// thin takes an index that was drawn with the probability that its warmth says, and
+// otherwise draws again, or takes the next turn.
+func (c *chooser) thin(v *view, i int) int {
+	for range thinTries {
+		if w := v.warmth(i); w >= 1 || c.unit() < w {
+			break
+		}
+		if c.kind == roundRobin {
+			i = c.turnOf(v)
+		} else {
+			i = v.drawn(c.rand())
+		}
+	}
+	return i
+}
+
+// blindness estimates the part of the picks that could not tell their candidates
+// apart, from a 64th of them. To count all would cost an idle service, where every
+// pick is blind, a contended addition for each.
+type blindness struct{ sampled, blind atomic.Uint64 }
+
+const (
+	blindOneIn = 64
+	blindShift = 6
+)
+
+// see takes a pick into account that random bits chose to be a sample. The bits that
+// say so are among those which hardly matter to the draw.
+func (b *blindness) see(bits uint64, blind bool) {
+	if bits%blindOneIn != 0 {
+		return
+	}
+	b.sampled.Add(1)
+	if blind {
+		b.blind.Add(1)
+	}
 }

@@ -1,0 +1,90 @@
+package balance
+
+import (
+	"math"
+	"time"
+)
+
+// learn takes a latency into account that was measured at now.
+//
+// The average is Finagle's peak EWMA: a latency above it replaces it, one below it
+// counts the more, the longer ago the last one was.
+func (f *fleet) learn(n *node, latency, now time.Duration) {
+	x := latency.Seconds()
+	for {
+		word := n.latency.word.Load()
+		value := x
+		if word != 0 {
+			old, age := unpack(word, now)
+			if x < old {
+				value = x + (old-x)*fading(age, f.decay)
+			}
+			if word>>tickBits == pack(value, now)>>tickBits && age == 0 {
+				return // nothing would change
+			}
+		}
+		if n.latency.word.CompareAndSwap(word, pack(value, now)) {
+			break
+		}
+	}
+	f.average(now)
+}
+
+// learnAtLeast takes into account that a request took at least so long when it was
+// broken off.
+func (f *fleet) learnAtLeast(n *node, latency, now time.Duration) {
+	if word := n.latency.word.Load(); word != 0 {
+		if old, _ := unpack(word, now); latency.Seconds() <= old {
+			return
+		}
+	}
+	f.learn(n, latency, now)
+}
+
+// meanPeriod is the part of decay after which the mean is made anew.
+const meanPeriod = 64
+
+// average makes the mean of the members' latencies anew, if it is old.
+func (f *fleet) average(now time.Duration) {
+	old := f.mean.word.Load()
+	if old != 0 {
+		if _, age := unpack(old, now); age < f.decay/meanPeriod {
+			return
+		}
+	}
+	sum, count := 0.0, 0
+	for _, n := range *f.members.Load() {
+		if word := n.latency.word.Load(); word != 0 {
+			value, _ := unpack(word, now)
+			sum += value
+			count++
+		}
+	}
+	if count > 0 {
+		f.mean.word.CompareAndSwap(old, pack(sum/float64(count), now))
+	}
+}
+
+// expected is the latency, in seconds, that a backend is expected to have at now, and
+// how long ago it was last heard of, if known. What was learnt of it fades, and the
+// mean of all takes its place: of a backend that was not asked for long, and of one
+// that never was, nothing better is known. Were it to fade to 0, as in most
+// implementations, the slowest would be taken for the fastest once it had not been
+// asked for a while.
+func (f *fleet) expected(n *node, now time.Duration) (seconds float64, age time.Duration, known bool) {
+	mean, _ := unpack(f.mean.word.Load(), now)
+	word := n.latency.word.Load()
+	if word == 0 {
+		return mean, 0, false
+	}
+	value, age := unpack(word, now)
+	if mean == 0 {
+		return value, age, true
+	}
+	return mean + (value-mean)*fading(age, f.decay), age, true
+}
+
+// duration converts seconds.
+func duration(seconds float64) time.Duration {
+	return time.Duration(math.Round(seconds * float64(time.Second)))
+}

@@ -1,0 +1,46 @@
+package balance
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// sample is a positive number and the time that it is of, in one word, so that both
+// change together. The zero sample has no value.
+//
+// The number is a float32 without its sign and its last 7 bits: 17 significant bits.
+// The time counts 16 microseconds and starts again after 208 days, so that a sample
+// may be older by half of that and still be told from one of the future.
+type sample struct{ word atomic.Uint64 }
+
+const (
+	tickShift = 14 // nanoseconds to ticks, as a power of two
+	tickBits  = 40
+	tickMask  = 1<<tickBits - 1
+)
+
+func pack(value float64, at time.Duration) uint64 {
+	bits := math.Float32bits(float32(value))
+	return uint64((bits+1<<6)>>7)<<tickBits | uint64(at)>>tickShift&tickMask
+}
+
+// unpack returns the value of a word and how old it is. A word of the future, which
+// another goroutine wrote with a later clock, is of now.
+func unpack(word uint64, now time.Duration) (value float64, age time.Duration) {
+	value = float64(math.Float32frombits(uint32(word>>tickBits) << 7))
+	ticks := (uint64(now)>>tickShift - word) & tickMask
+	if ticks > tickMask/2 {
+		return value, 0
+	}
+	return value, time.Duration(ticks << tickShift)
+}
+
+// fading is the part of a value that is left after its age, if it fades to 1/e in
+// scale.
+func fading(age, scale time.Duration) float64 {
+	if age == 0 {
+		return 1
+	}
+	return math.Exp(-float64(age) / float64(scale))
+}

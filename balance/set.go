@@ -1,0 +1,125 @@
+package balance
+
+import (
+	"slices"
+	"time"
+)
+
+// snapshot is what picks are made from: the backends that are eligible, with all
+// that can be decided beforehand. It is immutable; the nodes that it points to are
+// not, and outlive it.
+type snapshot[T any] struct {
+	set
+	backends []Backend[T]
+}
+
+// set is the part of a snapshot that choosing reads. It is not generic, so that
+// the code that chooses exists once and needs no dictionary.
+type set struct {
+	nodes []*node
+
+	// What follows is nil if all weights are equal.
+	inverse  []float64 // 1/weight, the heaviest being 1
+	alias    *alias    // draws by weight; not for RoundRobin
+	schedule []uint32  // turns by weight; for RoundRobin
+
+	// warming is nil if no backend is. Otherwise it holds when each began, or warm.
+	warming []time.Duration
+	// eldest is when the first of them began, if all are warming, or warm.
+	eldest time.Duration
+}
+
+const warm time.Duration = -1
+
+// leastWeight is the least weight relative to the heaviest; a smaller one counts as
+// this, so that its inverse is a finite number.
+const leastWeight = 1e-12
+
+// weigh prepares choosing by weight, if the weights differ. It scales them.
+func (s *set) weigh(weights []float64, k kind) {
+	if !slices.ContainsFunc(weights, func(w float64) bool { return w != weights[0] }) {
+		return
+	}
+	// Relative to the heaviest, so that no sum or quotient overflows.
+	heaviest := slices.Max(weights)
+	s.inverse = make([]float64, len(weights))
+	for i := range weights {
+		weights[i] = max(weights[i]/heaviest, leastWeight)
+		s.inverse[i] = 1 / weights[i]
+	}
+	if k == roundRobin {
+		s.schedule = newSchedule(weights)
+	} else {
+		s.alias = newAlias(weights)
+	}
+}
+
+// warm prepares choosing while backends are warming.
+func (s *set) warm() {
+	s.eldest = warm
+	if !slices.ContainsFunc(s.nodes, func(n *node) bool { return n.warming }) {
+		return
+	}
+	s.warming = make([]time.Duration, len(s.nodes))
+	s.eldest = s.nodes[0].warmFrom
+	for i, n := range s.nodes {
+		s.warming[i] = warm
+		if n.warming {
+			s.warming[i] = n.warmFrom
+		}
+		s.eldest = min(s.eldest, s.warming[i])
+	}
+}
+
+// view is a set at a time. The time is calm, and not read from any clock, while no
+// backend is penalised or warming and the strategy needs none.
+type view struct {
+	*set
+	fleet *fleet
+	now   time.Duration
+}
+
+const calm time.Duration = -1
+
+// load is the requests under way on a backend, and the penalties of those that
+// failed, for each unit of the weight that it has at the time.
+func (v *view) load(i int) float64 {
+	n := v.nodes[i]
+	load := float64(n.inFlight())
+	if v.now != calm {
+		load += v.fleet.penaltyOf(n.penalty.word.Load(), v.now)
+	}
+	if v.inverse != nil {
+		load *= v.inverse[i]
+	}
+	if v.warming != nil {
+		load /= v.warmth(i)
+	}
+	return load
+}
+
+// weight is that of a backend at the time, the heaviest being 1.
+func (v *view) weight(i int) float64 {
+	w := 1.0
+	if v.inverse != nil {
+		w /= v.inverse[i]
+	}
+	if v.warming != nil {
+		w *= v.warmth(i)
+	}
+	return w
+}
+
+// warmth is the part of its share that a backend gets while it is warming. Where all
+// are, it is relative to the one that is the warmest.
+func (v *view) warmth(i int) float64 {
+	from := v.warming[i]
+	if from == warm {
+		return 1
+	}
+	w := v.fleet.health.warmth(from, v.now)
+	if v.eldest != warm {
+		w /= v.fleet.health.warmth(v.eldest, v.now)
+	}
+	return w
+}
