@@ -1,10 +1,283 @@
 package balance
 
-import "time"
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
 
-// pool is Prequal's pool of probes. (stub)
-type pool struct{}
+// pool is what Prequal knows of the backends: its probes.
+type pool struct {
+	options PrequalOptions
+	prober  Prober
+	fleet   *fleet
 
-func (p *pool) choose(c *chooser, v *view) int         { return c.draw(v) }
-func (p *pool) forget(n *node)                         {}
-func (p *pool) add(n *node, l Load, now time.Duration) {}
+	mu       sync.Mutex
+	probes   []probe // at most options.Pool, in the order of their coming
+	recent   recentLoads
+	credit   float64 // probes that may be sent
+	underWay int
+	worstOut bool // whether the next probe to be removed is the worst or the oldest
+}
+
+// probe is the answer of a backend.
+type probe struct {
+	node     *node
+	index    int // of the node in the set, when last looked for
+	inFlight float64
+	latency  float64 // seconds; 0 is unknown
+	at       time.Duration
+	uses     int
+}
+
+// choose returns the best backend by the pool, and sends the probes for later picks.
+func (p *pool) choose(c *chooser, v *view) int {
+	bits := c.rand()
+	p.mu.Lock()
+	i := p.best(c, v)
+	targets := p.targets(c, v)
+	p.mu.Unlock()
+
+	for k := range targets.count {
+		p.send(v.nodes[targets.index[k]])
+	}
+	c.blind.see(bits, i < 0)
+	if i < 0 {
+		return c.fastestOf(v)
+	}
+	return i
+}
+
+// best returns the index in the set of the backend that the probes speak for, or -1
+// if there are too few. Call it with mu held.
+func (p *pool) best(c *chooser, v *view) int {
+	p.prune(v)
+	if len(p.probes) < 2 {
+		return -1
+	}
+	hot := p.recent.quantile(p.options.Hot)
+	best, ties := -1, 0
+	for k := range p.probes {
+		probe := &p.probes[k]
+		if v.warming != nil && c.unit() >= v.warmth(probe.index) {
+			continue
+		}
+		switch {
+		case best < 0 || p.better(v, probe, &p.probes[best], hot):
+			best, ties = k, 1
+		case !p.better(v, &p.probes[best], probe, hot):
+			// As good: each of those is as likely.
+			if ties++; below(uint32(c.rand()>>32), ties) == 0 {
+				best = k
+			}
+		}
+	}
+	if best < 0 {
+		return -1
+	}
+	i := p.probes[best].index
+	p.use(best, v)
+	return i
+}
+
+// prune removes the probes that are too old, and those of backends that are not in
+// the set.
+func (p *pool) prune(v *view) {
+	maxAge := p.options.MaxAge
+	if maxAge == 0 {
+		mean, _ := unpack(p.fleet.mean.word.Load(), v.now)
+		if maxAge = duration(mean); maxAge == 0 {
+			maxAge = time.Second
+		}
+	}
+	p.probes = slices.DeleteFunc(p.probes, func(probe probe) bool { return v.now-probe.at > maxAge })
+	for k := 0; k < len(p.probes); {
+		if p.probes[k].locate(v.set) {
+			k++
+		} else {
+			p.probes = slices.Delete(p.probes, k, k+1)
+		}
+	}
+}
+
+// locate finds the index of the probe's backend in a set.
+func (probe *probe) locate(s *set) bool {
+	if probe.index < len(s.nodes) && s.nodes[probe.index] == probe.node {
+		return true
+	}
+	probe.index = slices.Index(s.nodes, probe.node)
+	return probe.index >= 0
+}
+
+// load is the requests in flight by the probe, with the penalties of those that
+// failed, for each unit of the backend's weight.
+func (p *pool) load(v *view, probe *probe) float64 {
+	load := probe.inFlight + p.fleet.penaltyOf(probe.node.penalty.word.Load(), v.now)
+	if v.inverse != nil {
+		load *= v.inverse[probe.index]
+	}
+	return load
+}
+
+// better is the rule of hot and cold: the cold before the hot, the cold by latency,
+// the hot by load.
+func (p *pool) better(v *view, a, b *probe, hot float64) bool {
+	x, y := p.load(v, a), p.load(v, b)
+	if p.options.Hot < 0 {
+		return x < y
+	}
+	switch {
+	case x > hot && y > hot:
+		return x < y
+	case x > hot || y > hot:
+		return y > hot
+	case a.latency != b.latency && a.latency > 0 && b.latency > 0:
+		return a.latency < b.latency
+	default:
+		return x < y
+	}
+}
+
+// use notes that a request is sent on the word of a probe, and removes one probe.
+func (p *pool) use(k int, v *view) {
+	probe := &p.probes[k]
+	// With one request more, the latency is more in proportion.
+	probe.latency *= (probe.inFlight + 2) / (probe.inFlight + 1)
+	probe.inFlight++
+	probe.uses++
+	if float64(probe.uses) >= p.reuse(len(v.nodes)) {
+		p.probes = slices.Delete(p.probes, k, k+1)
+		return
+	}
+	if p.worstOut = !p.worstOut; p.worstOut && len(p.probes) > 0 {
+		p.probes = slices.Delete(p.probes, p.worst(v), p.worst(v)+1)
+	} else {
+		p.probes = slices.Delete(p.probes, 0, 1)
+	}
+}
+
+func (p *pool) worst(v *view) (worst int) {
+	hot := p.recent.quantile(p.options.Hot)
+	for k := range p.probes {
+		if p.better(v, &p.probes[worst], &p.probes[k], hot) {
+			worst = k
+		}
+	}
+	return worst
+}
+
+// reuse is how often a probe may be used, by the paper's formula with its 1 for
+// delta: so that the pool does not run dry while probes come and are removed.
+func (p *pool) reuse(backends int) float64 {
+	gain := (1-float64(p.options.Pool)/float64(backends))*p.options.Probes - 1
+	if gain <= 0 {
+		return math.Inf(1) // few backends: the probes of one replace each other
+	}
+	return max(1, 2/gain)
+}
+
+// add puts the answer of a backend into the pool, in the place of its last one.
+func (p *pool) add(n *node, l Load, now time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remove(n)
+	if len(p.probes) == p.options.Pool {
+		p.probes = slices.Delete(p.probes, 0, 1)
+	}
+	p.probes = append(p.probes, probe{node: n, inFlight: float64(l.InFlight), latency: l.Latency.Seconds(), at: now})
+	p.recent.add(float64(l.InFlight))
+}
+
+// forget removes what a backend answered.
+func (p *pool) forget(n *node) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remove(n)
+}
+
+func (p *pool) remove(n *node) {
+	p.probes = slices.DeleteFunc(p.probes, func(probe probe) bool { return probe.node == n })
+}
+
+// targets are indexes of backends to send a probe to.
+type targets struct {
+	index [maxProbes]int
+	count int
+}
+
+// targets draws the backends to probe for one pick, distinct and at random. Call it
+// with mu held.
+func (p *pool) targets(c *chooser, v *view) (t targets) {
+	n := len(v.nodes)
+	p.credit = min(p.credit+p.options.Probes, maxProbes)
+	for p.credit >= 1 {
+		p.credit--
+		if t.count == n || p.underWay >= 4*p.options.Pool {
+			continue
+		}
+		// Floyd's method would need to know how many; with so few a repeated draw is rare,
+		// and stepping on from it harms nobody: all are probed before long.
+		i := below(uint32(c.rand()>>32), n)
+		for slices.Contains(t.index[:t.count], i) {
+			i = (i + 1) % n
+		}
+		t.index[t.count] = i
+		t.count++
+		p.underWay++
+	}
+	return t
+}
+
+// send probes one backend.
+func (p *pool) send(n *node) {
+	p.options.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.options.Timeout)
+		defer cancel()
+		load, err := p.prober.Probe(ctx, n.id)
+		p.mu.Lock()
+		p.underWay--
+		p.mu.Unlock()
+		switch {
+		case err != nil:
+			p.forget(n)
+			p.fleet.penalise(n, p.fleet.clock())
+		case load.valid():
+			p.add(n, load, p.fleet.clock())
+		}
+	})
+}
+
+// recentLoads are the requests in flight of the last probes, of which quantiles are
+// asked.
+type recentLoads struct {
+	ring   [recentSize]float64
+	sorted [recentSize]float64
+	count  int
+	next   int
+}
+
+const recentSize = 64
+
+func (r *recentLoads) add(load float64) {
+	if r.count == recentSize {
+		i, _ := slices.BinarySearch(r.sorted[:], r.ring[r.next])
+		copy(r.sorted[i:], r.sorted[i+1:])
+		r.count--
+	}
+	i, _ := slices.BinarySearch(r.sorted[:r.count], load)
+	r.count++
+	copy(r.sorted[i+1:r.count], r.sorted[i:])
+	r.sorted[i] = load
+	r.ring[r.next] = load
+	r.next = (r.next + 1) % recentSize
+}
+
+// quantile is the load that a part q of the recent ones does not exceed.
+func (r *recentLoads) quantile(q float64) float64 {
+	if r.count == 0 || q < 0 {
+		return 0
+	}
+	return r.sorted[min(int(q*float64(r.count)), r.count-1)]
+}
