@@ -1,6 +1,7 @@
 package httpbalance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,9 +150,10 @@ func bodyless(resp *http.Response, method string) bool {
 
 // abandoned runs when the context has ended before the body. It does not touch stop,
 // which may not be set yet.
-func (x *exchange) abandoned() { x.end(x.original.Context().Err()) }
+func (x *exchange) abandoned() { x.end(cmp.Or(x.outcome, x.original.Context().Err())) }
 
-// finish ends the pick when the body has ended by itself or by err.
+// finish ends the pick when the body has ended by itself or by err. What the status says
+// is more telling than how the body of an error page ended.
 func (x *exchange) finish(err error) {
 	if x.ended.Load() {
 		return
@@ -159,13 +161,10 @@ func (x *exchange) finish(err error) {
 	if x.stop != nil {
 		x.stop()
 	}
-	switch {
-	case x.outcome != nil: // more telling than how the body of an error page ended
-		err = x.outcome
-	case err != nil:
+	if err != nil {
 		err = x.verdict(err)
 	}
-	x.end(err)
+	x.end(cmp.Or(x.outcome, err))
 }
 
 // read notes how a read of the body ended.

@@ -1,6 +1,7 @@
 package httpbalance
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -58,10 +59,10 @@ func parseLoad(v string) (balance.Load, bool) {
 
 func parseLoadJSON(text string) (balance.Load, bool) {
 	var report struct {
-		CPU        float64            `json:"cpu_utilization"`
-		CPUCamel   float64            `json:"cpuUtilization"`
-		App        float64            `json:"application_utilization"`
-		AppCamel   float64            `json:"applicationUtilization"`
+		CPU        *float64           `json:"cpu_utilization"`
+		CPUCamel   *float64           `json:"cpuUtilization"`
+		App        *float64           `json:"application_utilization"`
+		AppCamel   *float64           `json:"applicationUtilization"`
 		Named      map[string]float64 `json:"named_metrics"`
 		NamedCamel map[string]float64 `json:"namedMetrics"`
 	}
@@ -69,13 +70,15 @@ func parseLoadJSON(text string) (balance.Load, bool) {
 		return balance.Load{}, false
 	}
 	var m metrics
-	m.set("cpu_utilization", report.CPU+report.CPUCamel)
-	m.set("application_utilization", report.App+report.AppCamel)
+	if cpu := cmp.Or(report.CPU, report.CPUCamel); cpu != nil {
+		m.set("cpu_utilization", *cpu)
+	}
+	if app := cmp.Or(report.App, report.AppCamel); app != nil {
+		m.set("application_utilization", *app)
+	}
 	for _, named := range []map[string]float64{report.Named, report.NamedCamel} {
-		for _, name := range []string{"in_flight", "latency"} {
-			if f, ok := named[name]; ok {
-				m.set("named_metrics."+name, f)
-			}
+		for name, f := range named {
+			m.set("named_metrics."+name, f)
 		}
 	}
 	return m.load()

@@ -1,0 +1,5 @@
+//go:build !race
+
+package httpbalance_test
+
+const raceEnabled = false
