@@ -211,29 +211,32 @@ func weightsOf[T any](backends []Backend[T]) ([]float64, error) {
 // ejected or have failed lately, a look at the clock besides; see the strategies for
 // the rest. It allocates nothing.
 func (b *Balancer[T]) Pick() (Pick[T], error) {
-	v := view{fleet: &b.fleet, now: b.now()}
+	s := b.current.Load()
+	if s == nil || !s.plain || b.fleet.due.Load() != never {
+		return b.pick()
+	}
+	i := b.chooser.leastOfPlain(&s.set)
+	n := s.nodes[i]
+	n.begin()
+	return Pick[T]{Value: s.backends[i].Value, node: n, state: open}, nil
+}
+
+// pick is Pick in all its generality.
+func (b *Balancer[T]) pick() (Pick[T], error) {
+	now := b.now()
 	s := b.current.Load()
 	if s == nil || len(s.nodes) == 0 {
 		return Pick[T]{}, ErrNoBackends
 	}
-	v.set = &s.set
-	return b.take(s, b.chooser.choose(&v), v.now), nil
+	return b.take(s, b.chooser.choose(&s.set, now), now), nil
 }
 
 // now returns the time if picks need it, having done what is due, and otherwise calm.
 func (b *Balancer[T]) now() time.Duration {
-	due := b.fleet.due.Load()
-	if due == never && !b.chooser.kind.timed() {
+	if b.fleet.clock == nil { // the zero Balancer
 		return calm
 	}
-	if b.fleet.clock == nil {
-		return calm // the zero Balancer
-	}
-	now := b.fleet.clock()
-	if int64(now) >= due {
-		b.fleet.attend(now)
-	}
-	return now
+	return b.fleet.now(b.chooser.kind.timed())
 }
 
 // exceptTries is how often PickExcept asks the strategy before it looks at all
@@ -249,21 +252,20 @@ const exceptTries = 8
 // least busy of the others. It usually costs a little more than Pick, and
 // O(n · len(ids)) if nearly all have been tried. It allocates nothing.
 func (b *Balancer[T]) PickExcept(ids ...string) (Pick[T], error) {
-	v := view{fleet: &b.fleet, now: b.now()}
+	now := b.now()
 	s := b.current.Load()
 	if s == nil || len(s.nodes) == 0 {
 		return Pick[T]{}, ErrNoBackends
 	}
-	v.set = &s.set
 	for range exceptTries {
-		if i := b.chooser.choose(&v); !s.nodes[i].oneOf(ids) {
-			return b.take(s, i, v.now), nil
+		if i := b.chooser.choose(&s.set, now); !s.nodes[i].oneOf(ids) {
+			return b.take(s, i, now), nil
 		}
 	}
-	if i, ok := b.chooser.leastExcept(&v, ids); ok {
-		return b.take(s, i, v.now), nil
+	if i, ok := b.chooser.leastExcept(&s.set, now, ids); ok {
+		return b.take(s, i, now), nil
 	}
-	return b.take(s, b.chooser.choose(&v), v.now), nil
+	return b.take(s, b.chooser.choose(&s.set, now), now), nil
 }
 
 func (b *Balancer[T]) take(s *snapshot[T], i int, now time.Duration) Pick[T] {
@@ -271,9 +273,9 @@ func (b *Balancer[T]) take(s *snapshot[T], i int, now time.Duration) Pick[T] {
 	n.begin()
 	state := open
 	if b.chooser.kind.timed() {
-		state |= timed
+		state = timedFrom(now)
 	}
-	return Pick[T]{Value: s.backends[i].Value, node: n, start: now, state: state}
+	return Pick[T]{Value: s.backends[i].Value, node: n, state: state}
 }
 
 // errUnfinished is the outcome of a call that panicked or ended its goroutine.

@@ -81,15 +81,15 @@ func (f *fleet) setDue(at time.Duration) {
 // succeeded ends a row of failures.
 func (f *fleet) succeeded(n *node) { n.streak.Store(0) }
 
-// settle judges the end of a request. If it is timed, it began at start.
-func (f *fleet) settle(n *node, start time.Duration, timed bool, err error) {
+// settle judges the end of a request.
+func (f *fleet) settle(n *node, state pickState, err error) {
 	now := f.clock()
 	outcome := Success
 	if err != nil {
 		outcome = f.classify(err)
 	}
-	if timed {
-		latency := max(now-start, 1)
+	if state&timed != 0 {
+		latency := max(now-state.start(), 1)
 		if outcome == Success {
 			f.learn(n, latency, now)
 		} else {
@@ -218,6 +218,20 @@ func (f *fleet) ejected(now time.Duration) (count int) {
 		}
 	}
 	return count
+}
+
+// now returns the time, having done what is due, if anything will be or the caller
+// needs to know, and otherwise calm.
+func (f *fleet) now(needed bool) time.Duration {
+	due := f.due.Load()
+	if due == never && !needed {
+		return calm
+	}
+	now := f.clock()
+	if int64(now) >= due {
+		f.attend(now)
+	}
+	return now
 }
 
 // attend does what is due. Of several picks that find something due one does it; the

@@ -46,22 +46,22 @@ func (s latencyStrategy) configure(c *chooser, f *fleet) error {
 
 // fastestOf returns the backend of some that is expected to answer first; there are
 // at least two.
-func (c *chooser) fastestOf(v *view) int {
+func (c *chooser) fastestOf(s *set, now time.Duration) int {
 	bits := c.rand()
 	var i, j int
-	switch n := len(v.nodes); {
+	switch n := len(s.nodes); {
 	case n <= fullScan:
-		return c.fastestOfAll(v, bits)
-	case v.alias != nil || v.warming != nil:
-		if i = v.drawn(bits); v.warming != nil {
-			i = c.thin(v, i)
+		return c.fastestOfAll(s, now, bits)
+	case s.alias != nil || s.warming != nil:
+		if i = s.drawn(bits); s.warming != nil {
+			i = c.thin(s, now, i)
 		}
-		j = c.another(v, i)
+		j = c.another(s, now, i)
 	default:
 		i, j = pair(bits, n)
 	}
-	x, xBlind := v.cost(i)
-	y, yBlind := v.cost(j)
+	x, xBlind := s.cost(i, now)
+	y, yBlind := s.cost(j, now)
 	c.blind.see(bits, xBlind && yBlind)
 	if y < x {
 		return j
@@ -71,17 +71,17 @@ func (c *chooser) fastestOf(v *view) int {
 
 // fastestOfAll compares all backends of a small set. It begins anywhere, since the
 // first one wins a tie.
-func (c *chooser) fastestOfAll(v *view, bits uint64) int {
-	n := len(v.nodes)
-	first := v.drawn(bits)
-	if v.warming != nil {
-		first = c.thin(v, first)
+func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
+	n := len(s.nodes)
+	first := s.drawn(bits)
+	if s.warming != nil {
+		first = c.thin(s, now, first)
 	}
 	best := first
-	least, blind := v.cost(first)
+	least, blind := s.cost(first, now)
 	for k := 1; k < n; k++ {
 		i := (first + k) % n
-		cost, b := v.cost(i)
+		cost, b := s.cost(i, now)
 		blind = blind && b
 		if cost < least {
 			least, best = cost, i
@@ -94,9 +94,9 @@ func (c *chooser) fastestOfAll(v *view, bits uint64) int {
 // cost is the time until a request would end on a backend, were they served one
 // after the other. It is blind if nothing is known of the backend: no request is
 // under way there, and none has ended lately.
-func (v *view) cost(i int) (cost float64, blind bool) {
-	n := v.nodes[i]
-	seconds, age, known := v.fleet.expected(n, v.now)
-	load := v.load(i)
-	return seconds * (load + 1), load == 0 && (!known || age > v.fleet.decay)
+func (s *set) cost(i int, now time.Duration) (cost float64, blind bool) {
+	n := s.nodes[i]
+	seconds, age, known := s.fleet.expected(n, now)
+	load := s.load(i, now)
+	return seconds * (load + 1), load == 0 && (!known || age > s.fleet.decay)
 }

@@ -2,7 +2,9 @@ package balance
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"time"
 )
 
 // LeastRequestOptions are the knobs of [LeastRequest].
@@ -47,49 +49,56 @@ func (s leastRequestStrategy) configure(c *chooser, _ *fleet) error {
 }
 
 // leastOf returns the least busy of some backends; there are at least two.
-func (c *chooser) leastOf(v *view) int {
-	switch n := len(v.nodes); {
+func (c *chooser) leastOf(s *set, now time.Duration) int {
+	switch n := len(s.nodes); {
 	case n <= fullScan || n <= c.choices:
-		return c.leastOfAll(v)
-	case v.alias != nil || v.warming != nil:
-		return c.leastOfWeighted(v)
+		return c.leastOfAll(s, now)
+	case s.alias != nil || s.warming != nil:
+		return c.leastOfWeighted(s, now)
 	case c.choices > 2:
-		return c.leastOfMany(v)
-	case v.now == calm:
-		return c.leastOfPair(v)
+		return c.leastOfMany(s, now)
 	default:
 		bits := c.rand()
 		a, b := pair(bits, n)
-		return c.lesser(v, bits, a, b)
+		return c.lesser(s, now, bits, a, b)
 	}
+}
+
+// plain reports whether leastOfPlain will do, while all is calm.
+func (c *chooser) plain(s *set) bool {
+	return c.kind == leastRequest && c.choices == 2 && len(s.nodes) > 0 && s.inverse == nil && s.warming == nil
+}
+
+// leastOfPlain is leastOf in the usual case.
+func (c *chooser) leastOfPlain(s *set) int {
+	if len(s.nodes) <= fullScan {
+		return c.leastOfFew(s)
+	}
+	return c.leastOfPair(s)
 }
 
 // leastOfPair is the power of two choices in its plainest form, which is the usual
 // one.
-func (c *chooser) leastOfPair(v *view) int {
+func (c *chooser) leastOfPair(s *set) int {
 	bits := c.rand()
-	i, j := pair(bits, len(v.nodes))
-	a, b := v.nodes[i], v.nodes[j]
-	switch x, y := a.inFlight(), b.inFlight(); {
-	case y < x:
-		i = j
-	case y == x && b.reportsLess(a, v.fleet):
-		i = j
-		fallthrough
-	case y == x:
-		c.blind.see(bits, x == 0)
-		return i
+	i, j := pair(bits, len(s.nodes))
+	a, b := s.nodes[i], s.nodes[j]
+	x, y := a.inFlight(), b.inFlight()
+	if bits%blindOneIn == 0 {
+		c.blind.see(bits, x|y == 0)
 	}
-	c.blind.see(bits, false)
+	if y < x || y == x && b.reported.word.Load() != 0 && s.reportsLess(j, i) {
+		return j
+	}
 	return i
 }
 
 // lesser returns the less busy of two backends, and the first if they are equally
 // busy.
-func (c *chooser) lesser(v *view, bits uint64, i, j int) int {
-	x, y := v.load(i), v.load(j)
+func (c *chooser) lesser(s *set, now time.Duration, bits uint64, i, j int) int {
+	x, y := s.load(i, now), s.load(j, now)
 	c.blind.see(bits, x == 0 && y == 0)
-	if y < x || y == x && v.nodes[j].reportsLess(v.nodes[i], v.fleet) {
+	if y < x || y == x && s.reportsLess(j, i) {
 		return j
 	}
 	return i
@@ -111,9 +120,9 @@ func pair(bits uint64, n int) (a, b int) {
 // leastOfMany compares c.choices distinct backends of equal weight, drawn by
 // Floyd's method: every subset is equally likely. Of those that are equally busy
 // each is as likely.
-func (c *chooser) leastOfMany(v *view) int {
+func (c *chooser) leastOfMany(s *set, now time.Duration) int {
 	var drawn [maxChoices]int
-	n := len(v.nodes)
+	n := len(s.nodes)
 	for k := range c.choices {
 		upTo := n - c.choices + k
 		drawn[k] = below(uint32(c.rand()>>32), upTo+1)
@@ -121,56 +130,82 @@ func (c *chooser) leastOfMany(v *view) int {
 			drawn[k] = upTo
 		}
 	}
-	return c.leastAmong(v, drawn[:c.choices])
+	return c.leastAmong(s, now, drawn[:c.choices])
+}
+
+// leastOfFew is leastOfAll in its plainest form, which is the usual one.
+func (c *chooser) leastOfFew(s *set) int {
+	if s.nodes[0].reported.word.Load() != 0 {
+		return c.leastOfAll(s, calm)
+	}
+	bits := c.rand()
+	var tied [fullScan]uint8
+	count, least, busy := 0, int64(math.MaxInt64), int64(0)
+	for i, n := range s.nodes {
+		load := n.inFlight()
+		busy |= load
+		if load < least {
+			least, count = load, 0
+		}
+		if load == least {
+			tied[count%fullScan] = uint8(i)
+			count++
+		}
+	}
+	if bits%blindOneIn == 0 {
+		c.blind.see(bits, busy == 0)
+	}
+	return int(tied[below(uint32(bits>>32), count)%fullScan])
 }
 
 // leastOfAll compares every backend of a small set.
-func (c *chooser) leastOfAll(v *view) int {
+func (c *chooser) leastOfAll(s *set, now time.Duration) int {
 	var all [maxChoices]int
-	for i := range v.nodes {
+	for i := range s.nodes {
 		all[i] = i
 	}
-	return c.leastAmong(v, all[:len(v.nodes)])
+	return c.leastAmong(s, now, all[:len(s.nodes)])
 }
 
 // leastAmong returns the least busy of at most maxChoices candidates. Among those
 // that are equally busy it draws by weight.
-func (c *chooser) leastAmong(v *view, candidates []int) int {
+func (c *chooser) leastAmong(s *set, now time.Duration, candidates []int) int {
 	var tied [maxChoices]int
 	n := 0
 	bits := c.rand()
-	least, most := v.load(candidates[0]), 0.0
+	least, most := s.load(candidates[0], now), 0.0
 	for _, i := range candidates {
-		load := v.load(i)
+		load := s.load(i, now)
 		most = max(most, load)
-		if load < least {
+		if load > least || n > 0 && load == least && s.reportsLess(tied[0], i) {
+			continue
+		}
+		if load < least || n > 0 && s.reportsLess(i, tied[0]) {
 			least, n = load, 0
 		}
-		if load <= least {
-			tied[n] = i
-			n++
-		}
+		tied[n] = i
+		n++
 	}
 	c.blind.see(bits, most == 0)
 	switch {
 	case n == 1:
 		return tied[0]
-	case v.inverse == nil && v.warming == nil:
+	case s.inverse == nil && s.warming == nil:
 		return tied[below(uint32(bits>>32), n)]
 	default:
-		return drawTied(v, tied[:n], float64(bits>>11)/(1<<53))
+		return drawTied(s, now, tied[:n], float64(bits>>11)/(1<<53))
 	}
 }
 
 // drawTied draws one of a few by weight; u is in [0, 1).
-func drawTied(v *view, tied []int, u float64) int {
+func drawTied(s *set, now time.Duration, tied []int, u float64) int {
 	sum := 0.0
 	for _, i := range tied {
-		sum += v.weight(i)
+		sum += s.weight(i, now)
 	}
 	u *= sum
 	for _, i := range tied[:len(tied)-1] {
-		if u -= v.weight(i); u < 0 {
+		if u -= s.weight(i, now); u < 0 {
 			return i
 		}
 	}
@@ -178,14 +213,14 @@ func drawTied(v *view, tied []int, u float64) int {
 }
 
 // leastOfWeighted compares candidates that are drawn by weight.
-func (c *chooser) leastOfWeighted(v *view) int {
+func (c *chooser) leastOfWeighted(s *set, now time.Duration) int {
 	bits := c.rand()
-	best := v.drawn(bits)
-	if v.warming != nil {
-		best = c.thin(v, best)
+	best := s.drawn(bits)
+	if s.warming != nil {
+		best = c.thin(s, now, best)
 	}
 	for range c.choices - 1 {
-		best = c.lesser(v, bits, best, c.another(v, best))
+		best = c.lesser(s, now, bits, best, c.another(s, now, best))
 	}
 	return best
 }
@@ -193,13 +228,13 @@ func (c *chooser) leastOfWeighted(v *view) int {
 // another draws an index other than i by weight. A draw that hits i is repeated once
 // and, if that hits it too, replaced by any other: a bounded number of draws, and
 // never a backend against itself.
-func (c *chooser) another(v *view, i int) int {
+func (c *chooser) another(s *set, now time.Duration, i int) int {
 	for range 2 {
-		if j := c.draw(v); j != i {
+		if j := c.draw(s, now); j != i {
 			return j
 		}
 	}
-	j := below(uint32(c.rand()>>32), len(v.nodes)-1)
+	j := below(uint32(c.rand()>>32), len(s.nodes)-1)
 	if j >= i {
 		j++
 	}
@@ -209,13 +244,13 @@ func (c *chooser) another(v *view, i int) int {
 // leastExcept returns the least busy backend that is not in ids. Among those that
 // are equally busy it draws by weight: each that comes takes the place of those
 // before it with its share of their weights so far.
-func (c *chooser) leastExcept(v *view, ids []string) (best int, ok bool) {
+func (c *chooser) leastExcept(s *set, now time.Duration, ids []string) (best int, ok bool) {
 	var least, tied float64 // the load of best, and the weights of all with that load
-	for i, n := range v.nodes {
+	for i, n := range s.nodes {
 		if n.oneOf(ids) {
 			continue
 		}
-		load, weight := v.load(i), v.weight(i)
+		load, weight := s.load(i, now), s.weight(i, now)
 		if !ok || load < least {
 			least, tied = load, 0
 		}

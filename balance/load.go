@@ -46,14 +46,15 @@ func (f *fleet) report(n *node, l Load) {
 	}
 }
 
-// reportsLess reports whether both nodes told of their load lately, and n of less.
-func (n *node) reportsLess(than *node, f *fleet) bool {
-	x, y := n.reported.word.Load(), than.reported.word.Load()
+// reportsLess reports whether backends i and j both told of their load lately, and i
+// of less.
+func (s *set) reportsLess(i, j int) bool {
+	x, y := s.nodes[i].reported.word.Load(), s.nodes[j].reported.word.Load()
 	if x == 0 || y == 0 {
 		return false
 	}
-	now := f.clock()
-	mine, myAge := unpack(x, now)
+	now := s.fleet.clock()
+	load, age := unpack(x, now)
 	other, otherAge := unpack(y, now)
-	return mine < other && myAge < reportAge && otherAge < reportAge
+	return load < other && age < reportAge && otherAge < reportAge
 }

@@ -39,6 +39,7 @@ func newMembers[T any](t topology, backends []Backend[T], nodes []*node, weights
 func (b *Balancer[T]) rebuild(now time.Duration) {
 	m := b.all.Load()
 	next := &snapshot[T]{}
+	next.fleet = &b.fleet
 	var weights []float64
 	for _, r := range b.topology.eligible(m.reached, b.fleet.health.Panic, now) {
 		next.nodes = append(next.nodes, r.node)
@@ -47,5 +48,6 @@ func (b *Balancer[T]) rebuild(now time.Duration) {
 	}
 	next.weigh(weights, b.chooser.kind)
 	next.warm()
+	next.plain = b.chooser.plain(&next.set)
 	b.current.Store(next)
 }

@@ -14,16 +14,23 @@ type Pick[T any] struct {
 	Value T
 
 	node  *node
-	start time.Duration // if it is timed
 	state pickState
 }
 
-type pickState uint8
+// pickState is whether a pick is open, whether it is timed, and if so, above these
+// bits, since when. In one word, because the compiler keeps no more than four in
+// registers, and Value may be two of them.
+type pickState int64
 
 const (
-	open  pickState = 1 << iota // until it is done
-	timed                       // until its latency is known
+	open      pickState = 1 << iota // until it is done
+	timed                           // until its latency is known
+	stateBits = 2
 )
+
+func timedFrom(start time.Duration) pickState { return pickState(start)<<stateBits | timed | open }
+
+func (s pickState) start() time.Duration { return time.Duration(s >> stateBits) }
 
 // Done ends the request with its outcome, which [Options].Classify judges: by
 // default a nil error is a success, a [context.Canceled] is ignored, since then the
@@ -37,19 +44,14 @@ const (
 // A success costs one atomic addition, and with LeastLatency and Prequal a look at the
 // clock and one more atomic operation. A failure costs about three times that.
 func (p *Pick[T]) Done(err error) {
-	if p.state&open == 0 {
-		return
-	}
-	n := p.node
-	if err == nil && p.state == open {
-		// The usual case, without a clock.
-		if n.streak.Load() != 0 {
-			n.fleet.succeeded(n)
-		}
-	} else {
-		n.fleet.settle(n, p.start, p.state&timed != 0, err)
-	}
+	n, state := p.node, p.state
 	p.state = 0
+	if err != nil || state != open || n.streak.Load() != 0 {
+		if state&open == 0 {
+			return
+		}
+		n.fleet.settle(n, state, err)
+	}
 	n.end()
 }
 
@@ -62,7 +64,7 @@ func (p *Pick[T]) Observe(latency time.Duration) {
 	if p.state&open == 0 {
 		return
 	}
-	p.state &^= timed
+	p.state = open
 	if latency > 0 {
 		f := p.node.fleet
 		f.learn(p.node, latency, f.clock())

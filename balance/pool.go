@@ -33,27 +33,27 @@ type probe struct {
 }
 
 // choose returns the best backend by the pool, and sends the probes for later picks.
-func (p *pool) choose(c *chooser, v *view) int {
+func (p *pool) choose(c *chooser, s *set, now time.Duration) int {
 	bits := c.rand()
 	p.mu.Lock()
-	i := p.best(c, v)
-	targets := p.targets(c, v)
+	i := p.best(c, s, now)
+	targets := p.targets(c, s, now)
 	p.mu.Unlock()
 
 	for k := range targets.count {
-		p.send(v.nodes[targets.index[k]])
+		p.send(s.nodes[targets.index[k]])
 	}
 	c.blind.see(bits, i < 0)
 	if i < 0 {
-		return c.fastestOf(v)
+		return c.fastestOf(s, now)
 	}
 	return i
 }
 
 // best returns the index in the set of the backend that the probes speak for, or -1
 // if there are too few. Call it with mu held.
-func (p *pool) best(c *chooser, v *view) int {
-	p.prune(v)
+func (p *pool) best(c *chooser, s *set, now time.Duration) int {
+	p.prune(s, now)
 	if len(p.probes) < 2 {
 		return -1
 	}
@@ -61,13 +61,13 @@ func (p *pool) best(c *chooser, v *view) int {
 	best, ties := -1, 0
 	for k := range p.probes {
 		probe := &p.probes[k]
-		if v.warming != nil && c.unit() >= v.warmth(probe.index) {
+		if s.warming != nil && c.unit() >= s.warmth(probe.index, now) {
 			continue
 		}
 		switch {
-		case best < 0 || p.better(v, probe, &p.probes[best], hot):
+		case best < 0 || p.better(s, now, probe, &p.probes[best], hot):
 			best, ties = k, 1
-		case !p.better(v, &p.probes[best], probe, hot):
+		case !p.better(s, now, &p.probes[best], probe, hot):
 			// As good: each of those is as likely.
 			if ties++; below(uint32(c.rand()>>32), ties) == 0 {
 				best = k
@@ -78,23 +78,23 @@ func (p *pool) best(c *chooser, v *view) int {
 		return -1
 	}
 	i := p.probes[best].index
-	p.use(best, v)
+	p.use(best, s, now)
 	return i
 }
 
 // prune removes the probes that are too old, and those of backends that are not in
 // the set.
-func (p *pool) prune(v *view) {
+func (p *pool) prune(s *set, now time.Duration) {
 	maxAge := p.options.MaxAge
 	if maxAge == 0 {
-		mean, _ := unpack(p.fleet.mean.word.Load(), v.now)
+		mean, _ := unpack(p.fleet.mean.word.Load(), now)
 		if maxAge = duration(mean); maxAge == 0 {
 			maxAge = time.Second
 		}
 	}
-	p.probes = slices.DeleteFunc(p.probes, func(probe probe) bool { return v.now-probe.at > maxAge })
+	p.probes = slices.DeleteFunc(p.probes, func(probe probe) bool { return now-probe.at > maxAge })
 	for k := 0; k < len(p.probes); {
-		if p.probes[k].locate(v.set) {
+		if p.probes[k].locate(s) {
 			k++
 		} else {
 			p.probes = slices.Delete(p.probes, k, k+1)
@@ -113,18 +113,18 @@ func (probe *probe) locate(s *set) bool {
 
 // load is the requests in flight by the probe, with the penalties of those that
 // failed, for each unit of the backend's weight.
-func (p *pool) load(v *view, probe *probe) float64 {
-	load := probe.inFlight + p.fleet.penaltyOf(probe.node.penalty.word.Load(), v.now)
-	if v.inverse != nil {
-		load *= v.inverse[probe.index]
+func (p *pool) load(s *set, now time.Duration, probe *probe) float64 {
+	load := probe.inFlight + p.fleet.penaltyOf(probe.node.penalty.word.Load(), now)
+	if s.inverse != nil {
+		load *= s.inverse[probe.index]
 	}
 	return load
 }
 
 // better is the rule of hot and cold: the cold before the hot, the cold by latency,
 // the hot by load.
-func (p *pool) better(v *view, a, b *probe, hot float64) bool {
-	x, y := p.load(v, a), p.load(v, b)
+func (p *pool) better(s *set, now time.Duration, a, b *probe, hot float64) bool {
+	x, y := p.load(s, now, a), p.load(s, now, b)
 	if p.options.Hot < 0 {
 		return x < y
 	}
@@ -141,27 +141,27 @@ func (p *pool) better(v *view, a, b *probe, hot float64) bool {
 }
 
 // use notes that a request is sent on the word of a probe, and removes one probe.
-func (p *pool) use(k int, v *view) {
+func (p *pool) use(k int, s *set, now time.Duration) {
 	probe := &p.probes[k]
 	// With one request more, the latency is more in proportion.
 	probe.latency *= (probe.inFlight + 2) / (probe.inFlight + 1)
 	probe.inFlight++
 	probe.uses++
-	if float64(probe.uses) >= p.reuse(len(v.nodes)) {
+	if float64(probe.uses) >= p.reuse(len(s.nodes)) {
 		p.probes = slices.Delete(p.probes, k, k+1)
 		return
 	}
 	if p.worstOut = !p.worstOut; p.worstOut && len(p.probes) > 0 {
-		p.probes = slices.Delete(p.probes, p.worst(v), p.worst(v)+1)
+		p.probes = slices.Delete(p.probes, p.worst(s, now), p.worst(s, now)+1)
 	} else {
 		p.probes = slices.Delete(p.probes, 0, 1)
 	}
 }
 
-func (p *pool) worst(v *view) (worst int) {
+func (p *pool) worst(s *set, now time.Duration) (worst int) {
 	hot := p.recent.quantile(p.options.Hot)
 	for k := range p.probes {
-		if p.better(v, &p.probes[worst], &p.probes[k], hot) {
+		if p.better(s, now, &p.probes[worst], &p.probes[k], hot) {
 			worst = k
 		}
 	}
@@ -209,8 +209,8 @@ type targets struct {
 
 // targets draws the backends to probe for one pick, distinct and at random. Call it
 // with mu held.
-func (p *pool) targets(c *chooser, v *view) (t targets) {
-	n := len(v.nodes)
+func (p *pool) targets(c *chooser, s *set, now time.Duration) (t targets) {
+	n := len(s.nodes)
 	p.credit = min(p.credit+p.options.Probes, maxProbes)
 	for p.credit >= 1 {
 		p.credit--

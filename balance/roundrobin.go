@@ -3,6 +3,7 @@ package balance
 import (
 	"container/heap"
 	"math"
+	"time"
 )
 
 // RoundRobin returns the strategy by which the backends take turns, each as often
@@ -24,20 +25,20 @@ func (roundRobinStrategy) configure(c *chooser, _ *fleet) error {
 	return nil
 }
 
-func (c *chooser) nextTurn(v *view) int {
-	i := c.turnOf(v)
-	if v.warming != nil {
-		i = c.thin(v, i)
+func (c *chooser) nextTurn(s *set, now time.Duration) int {
+	i := c.turnOf(s, now)
+	if s.warming != nil {
+		i = c.thin(s, now, i)
 	}
 	return i
 }
 
-func (c *chooser) turnOf(v *view) int {
+func (c *chooser) turnOf(s *set, now time.Duration) int {
 	turn := c.turn.Add(1) - 1
-	if v.schedule != nil {
-		return int(v.schedule[turn%uint64(len(v.schedule))])
+	if s.schedule != nil {
+		return int(s.schedule[turn%uint64(len(s.schedule))])
 	}
-	return int(turn % uint64(len(v.nodes)))
+	return int(turn % uint64(len(s.nodes)))
 }
 
 // turnsEach is the average number of turns of a backend in a schedule.

@@ -17,6 +17,11 @@ type snapshot[T any] struct {
 // the code that chooses exists once and needs no dictionary.
 type set struct {
 	nodes []*node
+	fleet *fleet
+
+	// plain is set if LeastRequest compares two of equal weight, which is the usual
+	// case.
+	plain bool
 
 	// What follows is nil if all weights are equal.
 	inverse  []float64 // 1/weight, the heaviest being 1
@@ -71,55 +76,49 @@ func (s *set) warm() {
 	}
 }
 
-// view is a set at a time. The time is calm, and not read from any clock, while no
-// backend is penalised or warming and the strategy needs none.
-type view struct {
-	*set
-	fleet *fleet
-	now   time.Duration
-}
-
+// calm stands for the time while no backend is penalised or warming and the strategy
+// needs no time: then nothing reads a clock.
 const calm time.Duration = -1
 
 // load is the requests under way on a backend, and the penalties of those that
 // failed, for each unit of the weight that it has at the time.
-func (v *view) load(i int) float64 {
-	n := v.nodes[i]
+func (s *set) load(i int, now time.Duration) float64 {
+	n := s.nodes[i]
 	load := float64(n.inFlight())
-	if v.now != calm {
-		load += v.fleet.penaltyOf(n.penalty.word.Load(), v.now)
+	if now != calm {
+		load += s.fleet.penaltyOf(n.penalty.word.Load(), now)
 	}
-	if v.inverse != nil {
-		load *= v.inverse[i]
+	if s.inverse != nil {
+		load *= s.inverse[i]
 	}
-	if v.warming != nil {
-		load /= v.warmth(i)
+	if s.warming != nil {
+		load /= s.warmth(i, now)
 	}
 	return load
 }
 
 // weight is that of a backend at the time, the heaviest being 1.
-func (v *view) weight(i int) float64 {
+func (s *set) weight(i int, now time.Duration) float64 {
 	w := 1.0
-	if v.inverse != nil {
-		w /= v.inverse[i]
+	if s.inverse != nil {
+		w /= s.inverse[i]
 	}
-	if v.warming != nil {
-		w *= v.warmth(i)
+	if s.warming != nil {
+		w *= s.warmth(i, now)
 	}
 	return w
 }
 
 // warmth is the part of its share that a backend gets while it is warming. Where all
 // are, it is relative to the one that is the warmest.
-func (v *view) warmth(i int) float64 {
-	from := v.warming[i]
+func (s *set) warmth(i int, now time.Duration) float64 {
+	from := s.warming[i]
 	if from == warm {
 		return 1
 	}
-	w := v.fleet.health.warmth(from, v.now)
-	if v.eldest != warm {
-		w /= v.fleet.health.warmth(v.eldest, v.now)
+	w := s.fleet.health.warmth(from, now)
+	if s.eldest != warm {
+		w /= s.fleet.health.warmth(s.eldest, now)
 	}
 	return w
 }

@@ -1,6 +1,9 @@
 package balance
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Strategy is a way to choose a backend: [LeastRequest], [LeastLatency], [Prequal],
 // [RoundRobin] or [Random]. It is an immutable value that may be given to several
@@ -38,21 +41,21 @@ type chooser struct {
 }
 
 // choose returns the index of a backend; the set is not empty.
-func (c *chooser) choose(v *view) int {
-	if len(v.nodes) == 1 {
+func (c *chooser) choose(s *set, now time.Duration) int {
+	if len(s.nodes) == 1 {
 		return 0
 	}
 	switch c.kind {
 	case roundRobin:
-		return c.nextTurn(v)
+		return c.nextTurn(s, now)
 	case leastRequest:
-		return c.leastOf(v)
+		return c.leastOf(s, now)
 	case leastLatency:
-		return c.fastestOf(v)
+		return c.fastestOf(s, now)
 	case prequal:
-		return c.pool.choose(c, v)
+		return c.pool.choose(c, s, now)
 	default:
-		return c.draw(v)
+		return c.draw(s, now)
 	}
 }
 
@@ -64,10 +67,10 @@ func (c *chooser) unit() float64 { return float64(c.rand()>>11) / (1 << 53) }
 func below(bits uint32, n int) int { return int(uint64(bits) * uint64(n) >> 32) }
 
 // draw returns a random index, by weight.
-func (c *chooser) draw(v *view) int {
-	i := v.drawn(c.rand())
-	if v.warming != nil {
-		i = c.thin(v, i)
+func (c *chooser) draw(s *set, now time.Duration) int {
+	i := s.drawn(c.rand())
+	if s.warming != nil {
+		i = c.thin(s, now, i)
 	}
 	return i
 }
@@ -87,15 +90,15 @@ const thinTries = 16
 
 // thin takes an index that was drawn with the probability that its warmth says, and
 // otherwise draws again, or takes the next turn.
-func (c *chooser) thin(v *view, i int) int {
+func (c *chooser) thin(s *set, now time.Duration, i int) int {
 	for range thinTries {
-		if w := v.warmth(i); w >= 1 || c.unit() < w {
+		if w := s.warmth(i, now); w >= 1 || c.unit() < w {
 			break
 		}
 		if c.kind == roundRobin {
-			i = c.turnOf(v)
+			i = c.turnOf(s, now)
 		} else {
-			i = v.drawn(c.rand())
+			i = s.drawn(c.rand())
 		}
 	}
 	return i
