@@ -131,7 +131,7 @@ func BenchmarkHTTPTail(b *testing.B) {
 		work     = 2 * time.Millisecond
 		workers  = 2
 		rate     = 225 // a second: a third of it is 75, of the slow server's 100
-		requests = 300
+		requests = 250
 		warmup   = 50
 	)
 	for _, s := range tailStrategies {

@@ -53,7 +53,7 @@ const defaultRetries = 2
 // failing. When no retry is left, or no other backend, the caller gets the last
 // response or error as it is.
 //
-// Beyond what Base does it costs about a microsecond and one allocation, and three more
+// Beyond what Base does it costs less than a microsecond and one allocation, and three more
 // if the response has a body and the context can end. A Transport is safe for concurrent
 // use by multiple goroutines.
 type Transport struct {

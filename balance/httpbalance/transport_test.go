@@ -195,14 +195,16 @@ var ends = map[string]func(*http.Response, context.CancelFunc){
 	"forget":       func(_ *http.Response, c context.CancelFunc) { c() },
 }
 
-// servers are an HTTP/1 and an HTTP/2 server, and a client's transport for each.
+// servers are an HTTP/1 and an HTTP/2 server; their Client has a base transport.
 func servers(t *testing.T, h http.HandlerFunc) map[string]*httptest.Server {
 	s1 := httptest.NewServer(h)
 	s2 := httptest.NewUnstartedServer(h)
 	s2.EnableHTTP2 = true
 	s2.StartTLS()
-	t.Cleanup(s1.Close)
-	t.Cleanup(s2.Close)
+	for _, s := range []*httptest.Server{s1, s2} {
+		t.Cleanup(s.Close)
+		s.Client().Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
+	}
 	return map[string]*httptest.Server{"http1": s1, "http2": s2}
 }
 
