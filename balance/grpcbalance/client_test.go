@@ -223,3 +223,18 @@ func goroutines() (stacks []string) {
 	}
 	return stacks
 }
+
+// dialPlain is dial without the interceptors.
+func dialPlain(t *testing.T, servers []*server, options ...grpc.DialOption) *client {
+	t.Helper()
+	c := &client{t: t, resolver: manual.NewBuilderWithScheme("test")}
+	c.resolver.InitialState(resolver.State{Endpoints: endpoints(servers...)})
+	var err error
+	c.conn, err = grpc.NewClient("test:///"+t.Name()+"/plain", append(options,
+		grpc.WithResolvers(c.resolver), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.conn.Close() })
+	c.TestServiceClient = testpb.NewTestServiceClient(c.conn)
+	c.conn.Connect()
+	return c
+}
