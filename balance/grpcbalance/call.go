@@ -3,8 +3,7 @@ package grpcbalance
 import (
 	"context"
 	"fmt"
-	"slices"
-	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 )
@@ -38,10 +37,10 @@ type call struct {
 	context.Context
 	unary bool // immutable
 
-	// gRPC makes the attempts of a call one after the other, but whoever makes calls of
-	// his own with this context, on a ClientConn without our interceptors, does not.
-	mu     sync.Mutex
-	failed []string // the IDs of the backends that have been tried
+	// failed holds the IDs of the backends that have been tried. gRPC makes the attempts
+	// of a call one after the other, but whoever makes calls of his own with this
+	// context, on a ClientConn without our interceptors, does not.
+	failed atomic.Pointer[[]string]
 }
 
 type callKey struct{}
@@ -61,14 +60,22 @@ func callOf(ctx context.Context) *call {
 
 // fail notes a backend, for the next attempt to leave it out.
 func (c *call) fail(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failed = append(c.failed, id)
+	for {
+		old := c.failed.Load()
+		next := []string{id}
+		if old != nil {
+			next = append(next, *old...)
+		}
+		if c.failed.CompareAndSwap(old, &next) {
+			return
+		}
+	}
 }
 
 // tried returns the backends that have failed.
 func (c *call) tried() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clip(c.failed) // appending to it copies
+	if failed := c.failed.Load(); failed != nil {
+		return *failed
+	}
+	return nil
 }

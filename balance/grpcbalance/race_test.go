@@ -1,0 +1,5 @@
+//go:build race
+
+package grpcbalance_test
+
+const raceEnabled = true
