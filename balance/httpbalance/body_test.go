@@ -188,3 +188,77 @@ func TestConcurrentReadsClosesAndCancelsEndThePickOnce(t *testing.T) {
 		}
 	}
 }
+
+// closing is a body whose reads end when it is closed, as those of net/http do.
+type closing struct{ *io.PipeReader }
+
+func (c closing) Close() error {
+	_ = c.PipeReader.Close()
+	synctest.Wait() // until whoever reads has seen it
+	return nil
+}
+
+func TestClosingWhileReadingIsNoFailure(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, code := range []int{200, 101} {
+			b, told := newBalancer(t, "http://a")
+			r, w := io.Pipe()
+			tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+				if code == 101 {
+					return respond(code, struct {
+						closing
+						io.Writer
+					}{closing{r}, w}), nil
+				}
+				return respond(code, closing{r}), nil
+			})}
+			resp, err := tr.RoundTrip(newRequest(t, context.Background(), "GET", "http://service/", nil))
+			require.NoError(t, err)
+			read := make(chan error)
+			go func() {
+				_, err := resp.Body.Read(make([]byte, 1))
+				read <- err
+			}()
+			synctest.Wait()
+			require.NoError(t, resp.Body.Close())
+			require.ErrorIs(t, <-read, io.ErrClosedPipe)
+			require.Zero(t, sum(b).InFlight)
+			require.Empty(t, told.all())
+		}
+	})
+}
+
+// registrar is a context that counts what waits for its end.
+type registrar struct {
+	context.Context
+	waiting int
+}
+
+func (r *registrar) Done() <-chan struct{} { return make(chan struct{}) }
+
+// AfterFunc is what [context.AfterFunc] calls if it is there.
+func (r *registrar) AfterFunc(func()) func() bool {
+	r.waiting++
+	return func() bool { r.waiting--; return true }
+}
+
+// A context that lives long must not collect the requests that were made with it.
+func TestNothingWaitsForTheContextAfterTheBody(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(io.ReadCloser){
+		"end":   func(b io.ReadCloser) { _, _ = io.ReadAll(b) },
+		"close": func(b io.ReadCloser) { _ = b.Close() },
+	} {
+		b, _ := newBalancer(t, "http://a")
+		tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+			return respond(200, text("hello")), nil
+		})}
+		ctx := &registrar{Context: context.Background()}
+		resp, err := tr.RoundTrip(newRequest(t, ctx, "GET", "http://service/", nil))
+		require.NoError(t, err)
+		require.Equal(t, 1, ctx.waiting)
+		end(resp.Body)
+		require.Zero(t, ctx.waiting, name)
+	}
+}

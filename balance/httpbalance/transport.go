@@ -33,7 +33,8 @@ const defaultRetries = 2
 // it has no body (HEAD, 204, 304, length 0), at the end of the body or the first error
 // from it, when it is closed, when the request's context ends, or when Base fails or
 // panics. After 101 Switching Protocols the request is under way until the body, which
-// is then an [io.ReadWriteCloser], is closed or fails.
+// is then an [io.ReadWriteCloser], is closed or fails. Only a body that nobody ends,
+// neither reader nor context, is under way for ever; it also holds its connection.
 //
 // The time until Base returns the headers is what the balancer learns as latency. It
 // contains a new connection and the sending of the body. What it learns as outcome is
