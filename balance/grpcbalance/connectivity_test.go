@@ -84,6 +84,35 @@ func TestWaitForReadyOutlivesAnOutage(t *testing.T) {
 	require.NoError(t, <-answer)
 }
 
+func TestWaitForReadyWaitsForEndpoints(t *testing.T) {
+	c := dial(t, grpcbalance.LeastRequest, nil)
+	require.Error(t, c.resolver.CC().UpdateState(resolver.State{}))
+	c.waitForState(connectivity.TransientFailure)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := c.callWith(t.Context(), grpc.WaitForReady(true))
+		answer <- err
+	}()
+	c.update(startAll(t, 1)...)
+	require.NoError(t, <-answer)
+}
+
+// A backend that admits no further stream until the deadline is to blame, though
+// nothing was sent.
+func TestABackendThatAdmitsNoStreamIsAtFault(t *testing.T) {
+	s := start(t, "", grpc.MaxConcurrentStreams(1))
+	c := dialReady(t, grpcbalance.LeastRequest, []*server{s})
+	stream, _ := c.stream(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := c.callWith(ctx)
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+	require.Zero(t, s.served.Load())
+	require.EqualValues(t, 1, c.stats()[s.addr].Failures)
+	require.EqualValues(t, 1, c.stats()[s.addr].InFlight)
+	require.NoError(t, stream.CloseSend())
+}
+
 func TestACancelledCallerIsNotTheBackendsFault(t *testing.T) {
 	servers := startAll(t, 1)
 	c := dialReady(t, grpcbalance.LeastLatency, servers)

@@ -84,7 +84,8 @@
 // something of the request and count as successes. CANCELLED counts as neither, nor
 // does an RPC that never left because its connection was lost: that is gRPC's to see.
 // Leave RESOURCE_EXHAUSTED out if your servers use it for the quota of a caller, and
-// UNKNOWN if they return errors without a status.
+// UNKNOWN if they return errors without a status; add UNIMPLEMENTED while servers of
+// two versions run side by side.
 //
 // With UNAVAILABLE or RESOURCE_EXHAUSTED a server may ask to be left alone for a time,
 // by the trailer grpc-retry-pushback-ms or by a google.rpc.RetryInfo. The policy heeds
@@ -96,7 +97,8 @@
 //
 // # Streams
 //
-// A stream counts as an RPC under way until it ends. How long it lasts says nothing of
+// A stream counts as an RPC under way until it ends; one that is neither read to its
+// end nor cancelled, which gRPC forbids, counts for ever. How long it lasts says nothing of
 // its backend, so that no latency is learnt from it. gRPC does not tell a policy what
 // is a stream; the interceptors of [DialOptions] do. An RPC that did not pass them is
 // taken for a stream.

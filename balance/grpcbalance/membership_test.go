@@ -3,9 +3,13 @@ package grpcbalance_test
 import (
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	_ "google.golang.org/grpc/balancer/randomsubsetting"
 	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 
 	"github.com/evenkeel-go/evenkeel/balance/grpcbalance"
@@ -72,6 +76,48 @@ func TestADrainedServerFailsNothing(t *testing.T) {
 			servers[0].grpc.GracefulStop()
 			c.waitFor(servers[1:]...)
 			l.more(200)
+			l.end()
+			require.Zero(t, l.failures.Load(), l.err())
+		})
+	}
+}
+
+func TestADrainedServerKeepsItsStreams(t *testing.T) {
+	servers := startAll(t, 2)
+	c := dialReady(t, grpcbalance.LeastRequest, servers)
+	stream, addr := c.stream(t.Context())
+	drained, other := servers[0], servers[1]
+	if addr == other.addr {
+		drained, other = other, drained
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		drained.grpc.GracefulStop()
+	}()
+	c.waitFor(other)
+	require.Equal(t, map[string]int{other.addr: 20}, c.calls(20))
+	require.NoError(t, stream.Send(&testpb.StreamingOutputCallRequest{}))
+	_, err := stream.Recv()
+	require.NoError(t, err)
+	require.NoError(t, stream.CloseSend())
+	_, err = stream.Recv()
+	require.ErrorIs(t, err, io.EOF)
+	<-stopped
+}
+
+// Servers that close their connections now and then, so that clients see new ones.
+func TestConnectionsThatAreCycledFailNothing(t *testing.T) {
+	servers := make([]*server, 2)
+	for i := range servers {
+		servers[i] = start(t, "", grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 30 * time.Millisecond}))
+	}
+	for _, policy := range policies {
+		t.Run(policy, func(t *testing.T) {
+			before := servers[0].accepted.Load() + servers[1].accepted.Load()
+			c := dial(t, policy, servers)
+			l := c.load(4)
+			eventually(t, func() bool { return servers[0].accepted.Load()+servers[1].accepted.Load() > before+10 })
 			l.end()
 			require.Zero(t, l.failures.Load(), l.err())
 		})
@@ -199,4 +245,18 @@ func TestABadWeightIsRefusedAndChangesNothing(t *testing.T) {
 	require.ErrorContains(t, err, "-1")
 	require.Equal(t, map[string]int{servers[0].addr: 10}, c.calls(10))
 	require.Len(t, c.stats(), 1)
+}
+
+// The policies can stand below others: this one connects to some endpoints only.
+func TestBelowAPolicyThatSubsets(t *testing.T) {
+	servers := startAll(t, 5)
+	c := dial(t, grpcbalance.LeastRequest, servers, serviceConfig("random_subsetting_experimental",
+		`{"subsetSize":2,"childPolicy":[{"`+grpcbalance.LeastRequest+`":{}}]}`, ""))
+	eventually(t, func() bool { return len(c.stats()) == 2 })
+	require.Len(t, c.calls(100), 2)
+	var connections int64
+	for _, s := range servers {
+		connections += s.accepted.Load()
+	}
+	require.EqualValues(t, 2, connections)
 }

@@ -60,10 +60,11 @@ func (p *picker) done(pick balance.Pick[*child], c *call, next func(balancer.Don
 		if load, ok := info.ServerLoad.(*v3orcapb.OrcaLoadReport); ok {
 			report(&pick, load)
 		}
-		if !info.BytesSent {
+		err := judge(&info, p.failures)
+		if err == errIgnored && !info.BytesSent {
 			pick.Observe(0) // it has not waited for the backend
 		}
-		pick.Done(judge(&info, p.failures))
+		pick.Done(err)
 		if c != nil && info.Err != nil {
 			c.fail(pick.ID())
 		}

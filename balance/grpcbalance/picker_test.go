@@ -2,14 +2,17 @@ package grpcbalance_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/balancer"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/status"
 
 	"github.com/evenkeel-go/evenkeel/balance"
 	"github.com/evenkeel-go/evenkeel/balance/grpcbalance"
@@ -106,6 +109,41 @@ func TestAnotherConfigStartsAnewAndTheSameDoesNot(t *testing.T) {
 	require.Zero(t, fakeStats(t)[addr].Picks)
 	done(balancer.DoneInfo{BytesSent: true}) // belongs to the old one
 	require.Zero(t, fakeStats(t)[addr].InFlight)
+}
+
+func TestWatchersSeeABackendGoAndComeBack(t *testing.T) {
+	c := fake(t, grpcbalance.RoundRobin, `{"health":{"consecutive":1,"baseEjection":"1ms"}}`)
+	c.ready(fakeEndpoints(2)...)
+	var mu sync.Mutex
+	seen := map[string][]balance.State{}
+	watch := func() (stop func()) {
+		return registry.Watch(func(_, id string, s balance.State) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[id] = append(seen[id], s)
+		})
+	}
+	states := func(id string) []balance.State {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(seen[id])
+	}
+	stop := watch()
+	addr, done := c.pick()
+	done(balancer.DoneInfo{BytesSent: true, Err: status.Error(codes.Unavailable, "as told")})
+	require.Equal(t, []balance.State{balance.Ejected}, states(addr))
+	eventually(t, func() bool {
+		_, done := c.pick()
+		done(balancer.DoneInfo{BytesSent: true})
+		return len(states(addr)) > 1
+	})
+	require.Equal(t, []balance.State{balance.Ejected, balance.Healthy}, states(addr))
+	stop()
+	addr, done = c.pick()
+	before := states(addr)
+	done(balancer.DoneInfo{BytesSent: true, Err: status.Error(codes.Unavailable, "as told")})
+	require.Equal(t, balance.Ejected, fakeStats(t)[addr].State)
+	require.Equal(t, before, states(addr))
 }
 
 // Paths of sockets may hold what separates the addresses of an endpoint.

@@ -44,26 +44,45 @@ type server struct {
 	health *health.Server
 	addr   string
 
-	served atomic.Int64 // unary RPCs that came in
-	unary  atomic.Pointer[func(context.Context) error]
+	accepted atomic.Int64 // connections
+	served   atomic.Int64 // unary RPCs that came in
+	unary    atomic.Pointer[func(context.Context) error]
 
 	mu   sync.Mutex
 	gate chan struct{} // unary RPCs wait for it to be closed
 }
 
+// counter counts the connections that a server accepts.
+type counter struct {
+	net.Listener
+	accepted *atomic.Int64
+}
+
+func (c counter) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.accepted.Add(1)
+	}
+	return conn, err
+}
+
 // start starts a server on addr; empty means a random port.
-func start(t *testing.T, addr string) *server {
+func start(t *testing.T, addr string, options ...grpc.ServerOption) *server {
 	t.Helper()
 	if addr == "" {
 		addr = "127.0.0.1:0"
 	}
 	l, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
-	s := &server{addr: l.Addr().String(), grpc: grpc.NewServer(orca.CallMetricsServerOption(nil)), health: health.NewServer()}
+	s := &server{
+		addr:   l.Addr().String(),
+		grpc:   grpc.NewServer(append(options, orca.CallMetricsServerOption(nil))...),
+		health: health.NewServer(),
+	}
 	testpb.RegisterTestServiceServer(s.grpc, s)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(l) }()
+	go func() { served <- s.grpc.Serve(counter{l, &s.accepted}) }()
 	t.Cleanup(func() {
 		s.open()
 		s.grpc.Stop()
