@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -26,13 +27,28 @@ func strategies() map[string]balance.Strategy {
 		"p2c":        balance.LeastRequest(balance.LeastRequestOptions{}),
 		"p5c":        balance.LeastRequest(balance.LeastRequestOptions{Choices: 5}),
 		"p16c":       balance.LeastRequest(balance.LeastRequestOptions{Choices: 16}),
+		"latency":    balance.LeastLatency(balance.LatencyOptions{}),
+		"prequal":    balance.Prequal(noLoad{}, balance.PrequalOptions{Go: func(probe func()) { probe() }}),
 	}
 }
 
-// seeded returns a balancer whose picks can be repeated.
+// exactStrategies are those that give each backend exactly its share: Prequal's depends
+// on which backends it has probed.
+func exactStrategies() map[string]balance.Strategy {
+	all := strategies()
+	delete(all, "prequal")
+	return all
+}
+
+// noLoad is of backends that are all idle.
+type noLoad struct{}
+
+func (noLoad) Probe(context.Context, string) (balance.Load, error) { return balance.Load{}, nil }
+
+// seeded returns a balancer whose picks can be repeated, and whose time stands still.
 func seeded(t require.TestingT, s balance.Strategy, seed uint64) *balance.Balancer[string] {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	b, err := balance.New[string](s, balance.Options{Rand: rng.Uint64})
+	b, err := balance.New[string](s, balance.Options{Rand: rng.Uint64, Clock: func() time.Duration { return 0 }})
 	require.NoError(t, err)
 	return b
 }
@@ -370,6 +386,9 @@ func TestPicksAllocateNothing(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for name, strategy := range strategies() {
+		if name == "prequal" {
+			continue // its probes do
+		}
 		for _, weight := range []float64{1, 3} {
 			b, err := balance.New[string](strategy, balance.Options{})
 			require.NoError(t, err)

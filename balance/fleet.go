@@ -133,9 +133,12 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// faded is how many times its scale a penalty takes to be less than a hundredth of a
-// request, if it is of ten.
-const faded = 7
+// leastPenalty is what counts as none. A penalty of ten requests takes faded times its
+// scale to become that.
+const (
+	leastPenalty = 0.01
+	faded        = 7
+)
 
 // penalise adds a request to the load of a node, which fades.
 //
@@ -164,7 +167,10 @@ func (f *fleet) penaltyOf(word uint64, now time.Duration) float64 {
 		return 0
 	}
 	value, age := unpack(word, now)
-	return value * fading(age, f.health.Penalty)
+	if value *= fading(age, f.health.Penalty); value < leastPenalty {
+		return 0 // or it would lose ties for ever
+	}
+	return value
 }
 
 // tooFewSucceed reports whether the success rate of a node, one more of whose

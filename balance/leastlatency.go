@@ -98,5 +98,8 @@ func (s *set) cost(i int, now time.Duration) (cost float64, blind bool) {
 	n := s.nodes[i]
 	seconds, age, known := s.fleet.expected(n, now)
 	load := s.load(i, now)
+	if seconds == 0 {
+		seconds = 1 // nothing is known of any, so that all are alike
+	}
 	return seconds * (load + 1), load == 0 && (!known || age > s.fleet.decay)
 }

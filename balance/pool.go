@@ -58,7 +58,7 @@ func (p *pool) best(c *chooser, s *set, now time.Duration) int {
 		return -1
 	}
 	hot := p.recent.quantile(p.options.Hot)
-	best, ties := -1, 0
+	best, tied := -1, 0.0 // the weights of all that are as good
 	for k := range p.probes {
 		probe := &p.probes[k]
 		if s.warming != nil && c.unit() >= s.warmth(probe.index, now) {
@@ -66,10 +66,11 @@ func (p *pool) best(c *chooser, s *set, now time.Duration) int {
 		}
 		switch {
 		case best < 0 || p.better(s, now, probe, &p.probes[best], hot):
-			best, ties = k, 1
+			best, tied = k, s.weight(probe.index, now)
 		case !p.better(s, now, &p.probes[best], probe, hot):
-			// As good: each of those is as likely.
-			if ties++; below(uint32(c.rand()>>32), ties) == 0 {
+			// As good: each takes the place of those before it with its share of the weights.
+			w := s.weight(probe.index, now)
+			if tied += w; c.unit()*tied < w {
 				best = k
 			}
 		}
