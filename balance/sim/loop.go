@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/balance"
@@ -13,7 +14,9 @@ func (s *simulation) loop() error {
 		// Arrivals stay outside of the heap: there is one to come at any time.
 		if s.arrived < s.config.Jobs && (len(s.queue.heap) == 0 || s.next < s.queue.heap[0].at) {
 			s.now = s.next
-			s.arrive()
+			if err := s.arrive(); err != nil {
+				return err
+			}
 		} else if len(s.queue.heap) > 0 {
 			h := s.queue.pop()
 			s.now = h.at
@@ -65,14 +68,18 @@ func (s *simulation) handle(h happening) error {
 }
 
 // arrive lets a client pick a server for a new request.
-func (s *simulation) arrive() {
+func (s *simulation) arrive() error {
 	number := s.arrived
 	s.arrived++
 	who := int32(0)
 	if len(s.clients) > 1 {
 		who = int32(s.workload.IntN(len(s.clients)))
 	}
-	size := s.config.Service.draw(s.workload) * s.unit
+	size := s.config.Service.draw(s.workload)
+	if !nonNegative(size) {
+		return fmt.Errorf("Service drew %v, expected a number that is positive and finite", size)
+	}
+	size *= s.unit
 	s.next = s.now + time.Duration(s.workload.ExpFloat64()*s.between)
 
 	measured := number >= s.warm
@@ -96,7 +103,7 @@ func (s *simulation) arrive() {
 		}
 		x.failed = true
 		s.end(j)
-		return
+		return nil
 	}
 	x.server = pick.Value
 	if client.latest != nil {
@@ -114,6 +121,7 @@ func (s *simulation) arrive() {
 	} else {
 		s.enter(j)
 	}
+	return nil
 }
 
 // place returns a free place for a request.

@@ -120,19 +120,20 @@ func manyClients() Scenario {
 }
 
 func stale() Scenario {
-	s := Scenario{Name: "stale", Doc: "100 clients, to which each server tells its load every so often. Between two " +
-		"reports all clients prefer the same servers: the more choices, the worse, and the older the worse."}
-	for _, age := range []float64{0.1, 1, 5, 20} {
-		base := Config{
-			Utilization: 0.9, Clients: 100, Servers: []Group{{Name: "servers", Count: 100}},
-			Reports: age, StaleLoads: age,
-		}
-		if age < 1 {
-			base.Jobs = 20_000 // a million reports are slow
-		}
-		s.add(fmt.Sprintf("age=%v/", age), base, randomly, p2c, p3c, p10c)
-		base.Reports = 0 // it asks
-		s.add(fmt.Sprintf("age=%v/", age), base, prequal)
+	s := Scenario{Name: "stale", Doc: "What is known is old. Signal reports: 100 clients, to which each server tells its " +
+		"load every so often (or, to Prequal, the load of then); between two times all clients prefer the same " +
+		"servers, so that old news sends herds: the more choices, the larger. Signal ends: one client, which " +
+		"hears of the ends of its requests late but knows of its picks, and so sends no herd."}
+	servers := []Group{{Name: "servers", Count: 100}}
+	for _, age := range []float64{1, 5, 20} {
+		told := Config{Utilization: 0.9, Clients: 100, Servers: servers, StaleLoads: age}
+		s.add(fmt.Sprintf("signal=reports/age=%v/", age), told, randomly, prequal)
+		told.Reports = age
+		s.add(fmt.Sprintf("signal=reports/age=%v/", age), told, p2c, p3c, p10c)
+	}
+	for _, age := range []float64{1, 5, 20} {
+		late := Config{Utilization: 0.9, Servers: servers, StaleEnds: age}
+		s.add(fmt.Sprintf("signal=ends/age=%v/", age), late, p2c, p3c, p10c)
 	}
 	return s
 }
@@ -162,10 +163,8 @@ func heterogeneous() Scenario {
 	}
 	for _, clients := range []int{1, 10, 100} {
 		base.Clients = clients
-		s.add(fmt.Sprintf("clients=%d/health=on/", clients), base, all()...)
+		s.add(fmt.Sprintf("clients=%d/", clients), base, all()...)
 	}
-	base.Options.Health = healthOff()
-	s.add("clients=100/health=off/", base, p2c, latency, prequal)
 	return s
 }
 
@@ -255,7 +254,7 @@ func rendering() Scenario {
 		"fifty times as long as most, on 20 servers of four processors that work on all of them at once. A fifth " +
 		"of the machines is older."}
 	base := Config{
-		Utilization: 0.8, Clients: 8, Network: 0.02, Service: Pareto(1.5, 200),
+		Utilization: 0.7, Clients: 8, Network: 0.02, Service: Pareto(1.5, 200),
 		Unit: 50 * time.Millisecond,
 		Servers: []Group{
 			{Name: "older", Count: 4, Workers: 4, Sharing: true, Speed: 0.7},
