@@ -5,7 +5,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -129,6 +132,7 @@ func resolveSRV(t require.TestingT, s services) (map[string]float64, error) {
 	r, err := httpbalance.NewSRV("https://_http._tcp.users.internal/v1", httpbalance.SRVOptions{Lookup: s})
 	require.NoError(t, err)
 	set, err := r.Resolve(context.Background())
+	require.True(t, slices.IsSortedFunc(set, func(a, b balance.Backend[*url.URL]) int { return strings.Compare(a.ID, b.ID) }))
 	weights := map[string]float64{}
 	for _, b := range set {
 		require.Equal(t, "https://"+b.ID, b.Value.String())

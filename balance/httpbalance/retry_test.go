@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/evenkeel-go/evenkeel/balance"
 	"github.com/evenkeel-go/evenkeel/balance/httpbalance"
 )
 
@@ -161,15 +163,19 @@ func TestWithoutAnotherBackendThereIsNoRetry(t *testing.T) {
 	t.Parallel()
 	b, _ := newBalancer(t, "http://a")
 	sent := 0
-	tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+	tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(r *http.Request) (*http.Response, error) {
 		sent++
+		_ = r.Body.Close()
 		return respond(503, text("sorry")), nil
 	})}
 	const requests = 50
 	for range requests {
-		body := strings.NewReader("x")
-		resp, err := tr.RoundTrip(newRequest(t, context.Background(), "PUT", "http://service/", body))
+		again := &tracked{Reader: strings.NewReader("x")}
+		r := newRequest(t, context.Background(), "PUT", "http://service/", strings.NewReader("x"))
+		r.GetBody = func() (io.ReadCloser, error) { return again, nil }
+		resp, err := tr.RoundTrip(r)
 		require.NoError(t, err)
+		require.True(t, again.closed.Load(), "if it was opened at all, and it is")
 		got, err := io.ReadAll(resp.Body)
 		require.NoError(t, err)
 		require.Equal(t, "sorry", string(got))
@@ -282,6 +288,44 @@ func TestBudgetNeverGivesMoreThanItsShare(t *testing.T) {
 				require.LessOrEqual(t, float64(retries), limit)
 			},
 		})
+	})
+}
+
+// A clock that was set back must not keep the reserve shut until it has caught up.
+func TestAClockSetBackDoesNotCloseTheReserve(t *testing.T) {
+	t.Parallel()
+	var b httpbalance.Budget
+	now := time.Unix(1e9, 0)
+	for _, at := range []time.Time{now, now.Add(-time.Hour), now.Add(-2 * time.Hour)} {
+		granted := 0
+		for b.Withdraw(at) {
+			granted++
+		}
+		require.Equal(t, 10, granted)
+	}
+}
+
+// Chance alone would send half of the retries to the backend that has just failed.
+func TestARetryNeverGoesWhereTheRequestFailed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := balance.New[*url.URL](balance.Random(), balance.Options{Health: unhealthy})
+		require.NoError(t, err)
+		set, err := httpbalance.Static("http://a", "http://b")
+		require.NoError(t, err)
+		require.NoError(t, b.Update(set))
+		tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "a:80" {
+				return nil, errReset
+			}
+			return respond(200, http.NoBody), nil
+		})}
+		for range 100 {
+			_, err := tr.RoundTrip(newRequest(t, context.Background(), "GET", "http://service/", nil))
+			require.NoError(t, err)
+			time.Sleep(time.Second) // for the budget
+		}
+		require.Positive(t, tr.Stats().Retries)
 	})
 }
 

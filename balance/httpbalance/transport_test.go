@@ -497,6 +497,26 @@ func TestTheTimeoutOfAClientIsADeadline(t *testing.T) {
 	})
 }
 
+// late is a context whose deadline has passed before its timer has noticed.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now().Add(-1), true }
+
+func TestAClosedCancelChannelAfterTheDeadlineIsTheDeadline(t *testing.T) {
+	t.Parallel()
+	b, told := newBalancer(t, "http://a")
+	gone := make(chan struct{})
+	close(gone)
+	tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		return nil, errors.New("request canceled")
+	})}
+	r := newRequest(t, late{context.Background()}, "GET", "http://service/", nil)
+	r.Cancel = gone //lint:ignore SA1019 http.Client sets it
+	_, err := tr.RoundTrip(r)
+	require.Error(t, err)
+	require.Equal(t, []error{context.DeadlineExceeded}, told.all())
+}
+
 func TestAClosedCancelChannelIsACancellation(t *testing.T) {
 	t.Parallel()
 	b, told := newBalancer(t, "http://a", "http://b")
@@ -578,6 +598,8 @@ func TestLatencyIsTheTimeToTheHeaders(t *testing.T) {
 			return respond(200, text("hello")), nil
 		})
 		require.InDelta(t, 250*time.Millisecond, latencyOf(t, &httpbalance.Transport{Base: base}), float64(time.Millisecond))
+		atOnce := roundTripper(func(*http.Request) (*http.Response, error) { return respond(200, text("hello")), nil })
+		require.Equal(t, time.Nanosecond, latencyOf(t, &httpbalance.Transport{Base: atOnce}), "known, though the clock did not move")
 		stream := func(r *http.Request) bool { return r.URL.Path == "/" }
 		require.Zero(t, latencyOf(t, &httpbalance.Transport{Base: base, Stream: stream}))
 	})
