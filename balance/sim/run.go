@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -36,11 +37,25 @@ func Run(c Config) (Result, error) {
 		return Result{}, fmt.Errorf("sim: %w", err)
 	}
 	r := s.tally.result(&c, s.servers, s.unit)
+	r.Blind = s.blind()
+	return r, nil
+}
+
+// blind is the blind part of all picks. A balancer estimates its own from a 64th of
+// its picks, and says 0 if there was none among them, which few picks must not drag
+// down the estimate of all.
+func (s *simulation) blind() float64 {
+	sum, weight := 0.0, 0.0
 	for i := range s.clients {
 		client := &s.clients[i]
-		r.Blind += client.balancer.Blind() * float64(client.picks) / float64(c.Jobs)
+		picks := float64(client.picks)
+		sum += client.balancer.Blind() * picks
+		weight += picks * (1 - math.Pow(63.0/64, picks))
 	}
-	return r, nil
+	if weight == 0 {
+		return 0
+	}
+	return min(1, sum/weight)
 }
 
 // simulation is a run. Times inside it are nanoseconds since the start, on the clock

@@ -28,7 +28,7 @@ func run(t testing.TB, c sim.Config) sim.Result {
 // times as slow.
 func jobs(n int) int {
 	if raceEnabled {
-		return max(n/10, 20_000)
+		return min(n, max(n/10, 20_000))
 	}
 	return n
 }

@@ -215,14 +215,14 @@ func slowStart() Scenario {
 }
 
 func rollingDeploy() Scenario {
-	s := Scenario{Name: "deploy", Doc: "Each of 40 servers is replaced in its turn: it leaves, and five service times " +
+	s := Scenario{Name: "deploy", Doc: "Each of 20 servers is replaced in its turn: it leaves, and five service times " +
 		"later another joins, at a third of its speed for 20 service times. Nothing may fail."}
 	base := Config{
-		Utilization: 0.7, Clients: 20, Jobs: 100_000,
-		Servers: []Group{{Name: "servers", Count: 40}},
+		Utilization: 0.7, Clients: 10, Jobs: 40_000,
+		Servers: []Group{{Name: "servers", Count: 20}},
 	}
-	for i := range 40 {
-		at := 400 + 75*float64(i)
+	for i := range 20 {
+		at := 300 + 120*float64(i)
 		base.Events = append(
 			base.Events,
 			Event{At: at, Do: Leave, First: i},
@@ -238,9 +238,9 @@ func zoneLoss() Scenario {
 		"One zone's servers leave for a third of the run: its clients go to the others. Compare the part that " +
 		"crosses zones with and without a preference."}
 	base := Config{
-		Utilization: 0.5, Clients: 30, Zones: []string{"a", "b", "c"}, Network: 0.05, CrossZone: 0.25,
+		Utilization: 0.5, Clients: 30, Jobs: 60_000, Zones: []string{"a", "b", "c"}, Network: 0.05, CrossZone: 0.25,
 		Servers: []Group{{Name: "a", Count: 20, Zone: "a"}, {Name: "b", Count: 20, Zone: "b"}, {Name: "c", Count: 20, Zone: "c"}},
-		Events:  []Event{{At: 2000, Do: Leave, First: 40, Count: 20, For: 2000}},
+		Events:  []Event{{At: 700, Do: Leave, First: 40, Count: 20, For: 600}},
 	}
 	for _, prefer := range []bool{true, false} {
 		base.PreferZone = prefer

@@ -31,6 +31,7 @@ func tolerance(x float64) float64 {
 }
 
 func TestFirstComeFirstServedIsTheMM1Queue(t *testing.T) {
+	t.Parallel()
 	for _, rho := range []float64{0.3, 0.5, 0.8} {
 		r := run(t, queues(rho, sim.Group{}, sim.Exponential()))
 		assert.InEpsilon(t, 1/(1-rho), r.Mean, tolerance(0.02), "utilisation %v", rho)
@@ -43,6 +44,7 @@ func TestFirstComeFirstServedIsTheMM1Queue(t *testing.T) {
 
 // Pollaczek and Khinchine: the mean depends on the variation of the sizes.
 func TestFirstComeFirstServedIsTheMG1Queue(t *testing.T) {
+	t.Parallel()
 	const rho = 0.6
 	for name, c := range map[string]struct {
 		dist      sim.Dist
@@ -60,6 +62,7 @@ func TestFirstComeFirstServedIsTheMG1Queue(t *testing.T) {
 
 // Erlang's formula for the probability of waiting.
 func TestWorkersAreTheMMcQueue(t *testing.T) {
+	t.Parallel()
 	const c, rho = 4, 0.8
 	term, sum := 1.0, 0.0
 	for k := range c {
@@ -74,6 +77,7 @@ func TestWorkersAreTheMMcQueue(t *testing.T) {
 // Processor sharing is insensitive to the distribution of the sizes, and slows small
 // and large requests down alike.
 func TestSharingIsFair(t *testing.T) {
+	t.Parallel()
 	const rho = 0.6
 	for name, d := range map[string]sim.Dist{
 		"constant":         sim.Constant(),
@@ -102,6 +106,7 @@ func TestSharingIsFair(t *testing.T) {
 }
 
 func TestSpeedDividesTime(t *testing.T) {
+	t.Parallel()
 	for _, sharing := range []bool{false, true} {
 		slow := run(t, queues(0.7, sim.Group{Workers: 2, Sharing: sharing}, sim.Exponential()))
 		fast := run(t, queues(0.7, sim.Group{Workers: 2, Sharing: sharing, Speed: 4}, sim.Exponential()))
@@ -166,6 +171,7 @@ func naive(arrivals, sizes []float64, workers int, sharing bool, slowed []slowdo
 // Every request ends when it should, with one processor and several, that are shared
 // or not, whose speed changes or is 0 for a while.
 func TestServersMatchANaiveModel(t *testing.T) {
+	t.Parallel()
 	slowed := []slowdown{{100, 200, 0.5}, {150, 170, 0}, {300, 320, 0}, {400, 600, 0.25}}
 	for workers := 1; workers <= 3; workers++ {
 		for _, sharing := range []bool{false, true} {
@@ -221,6 +227,7 @@ func moments(t *testing.T, d sim.Dist) (mean, variation float64) {
 }
 
 func TestDistributionsHaveMeanOneAndTheirVariation(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		dist      sim.Dist
 		variation float64
