@@ -198,6 +198,7 @@ func TestFollowSurvivesWhatAResolverMayReturn(t *testing.T) {
 		answer = good
 		mu.Unlock()
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		mu.Lock()
 		good[0].ID = "renamed" // in the slice that was returned before
 		mu.Unlock()
