@@ -51,6 +51,29 @@ func TestAPickOfALostConnectionIsEnded(t *testing.T) {
 	}
 }
 
+// A caller that goes away does not end a row of failures, as a success would, nor
+// make it longer.
+func TestACancelledRPCIsNeitherSuccessNorFailure(t *testing.T) {
+	c := fake(t, grpcbalance.RoundRobin, `{"health":{"consecutive":3}}`)
+	c.ready(fakeEndpoints(2)...)
+	first := ""
+	for i, code := range []codes.Code{codes.Unavailable, codes.Canceled, codes.Unavailable, codes.Canceled, codes.Unavailable} {
+		addr, done := c.pick()
+		if first == "" {
+			first = addr
+		}
+		require.Equal(t, first, addr)
+		done(balancer.DoneInfo{BytesSent: true, Err: status.Error(code, "as told")})
+		if i < 4 {
+			require.Equal(t, balance.Healthy, fakeStats(t)[first].State)
+			_, done = c.pick() // the other's turn
+			done(balancer.DoneInfo{BytesSent: true})
+		}
+	}
+	require.Equal(t, balance.Ejected, fakeStats(t)[first].State)
+	require.EqualValues(t, 3, fakeStats(t)[first].Failures)
+}
+
 func TestPickersThatAreReplacedSeeTheSameCounts(t *testing.T) {
 	c := fake(t, grpcbalance.LeastRequest, `{}`)
 	e := fakeEndpoints(2)
