@@ -31,3 +31,22 @@ func AliasShares(weights []float64) []float64 {
 	}
 	return shares
 }
+
+// Pack and Unpack are a sample's coding.
+var (
+	Pack   = pack
+	Unpack = unpack
+)
+
+// Slice returns the part of each backend that is in a subset.
+func Slice(s Subset, backends []Backend[string]) map[string]float64 {
+	var ring []reached
+	for i, b := range backends {
+		ring = append(ring, reached{node: &node{record: &record{id: b.ID}}, index: i, weight: 1})
+	}
+	parts := map[string]float64{}
+	for _, r := range s.slice(ring) {
+		parts[r.id] += r.weight
+	}
+	return parts
+}

@@ -22,6 +22,7 @@ type scene struct {
 	t       require.TestingT
 	now     time.Duration
 	changes []string
+	served  time.Duration // what requests take, if it is set, and time stands still
 }
 
 // stage returns a scene with the backends b0 to b(n-1).
@@ -82,6 +83,7 @@ func (s *scene) shares(n int) map[string]float64 {
 		p, err := s.Pick()
 		require.NoError(s.t, err)
 		shares[p.ID()] += 1 / float64(n)
+		p.Observe(s.served)
 		p.Done(nil)
 	}
 	return shares

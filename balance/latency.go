@@ -54,9 +54,10 @@ func (f *fleet) average(now time.Duration) {
 	}
 	sum, count := 0.0, 0
 	for _, n := range *f.members.Load() {
-		if word := n.latency.word.Load(); word != 0 {
-			value, _ := unpack(word, now)
-			sum += value
+		// As expected, not as learnt: or one that was slow once, and is not asked for that
+		// reason, would hold the mean up that it is to fade to.
+		if seconds, _, known := f.expected(n.node, now); known {
+			sum += seconds
 			count++
 		}
 	}

@@ -17,7 +17,8 @@ const defaultDecay = 10 * time.Second
 
 // LeastLatency returns the strategy that draws two backends at random, by weight, and
 // picks the one on which a request is expected to end first: by its average latency,
-// times the requests under way there and this one. It is for backends that are not
+// times the requests under way there and this one. The first wins if they are within a
+// twentieth. It is for backends that are not
 // equally fast, and for clients that each have few requests under way, since a latency
 // is remembered where a count is not. Up to four backends it compares all.
 //
@@ -63,11 +64,15 @@ func (c *chooser) fastestOf(s *set, now time.Duration) int {
 	x, xBlind := s.cost(i, now)
 	y, yBlind := s.cost(j, now)
 	c.blind.see(bits, xBlind && yBlind)
-	if y < x {
+	if y < alike*x {
 		return j
 	}
 	return i
 }
+
+// alike is the part of a cost below which another is less. Those that are closer are as
+// good: what chance makes of them should not send everybody to the same one.
+const alike = 0.95
 
 // fastestOfAll compares all backends of a small set. It begins anywhere, since the
 // first one wins a tie.
@@ -83,7 +88,7 @@ func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
 		i := (first + k) % n
 		cost, b := s.cost(i, now)
 		blind = blind && b
-		if cost < least {
+		if cost < alike*least {
 			least, best = cost, i
 		}
 	}

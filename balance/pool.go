@@ -43,10 +43,10 @@ func (p *pool) choose(c *chooser, s *set, now time.Duration) int {
 	for k := range targets.count {
 		p.send(s.nodes[targets.index[k]])
 	}
-	c.blind.see(bits, i < 0)
 	if i < 0 {
 		return c.fastestOf(s, now)
 	}
+	c.blind.see(bits, false)
 	return i
 }
 

@@ -113,9 +113,9 @@ func (b *Balancer[T]) stats() (*members[T], []Stats) {
 }
 
 // Blind returns the part of the picks, from 0 to 1, that could not tell their
-// candidates apart: none had a request under way and, with LeastLatency, of none was
-// anything known that is younger than its Decay; with Prequal, there were not enough
-// probes. Such picks are random ones. If they are many because the service is idle,
+// candidates apart: none had a request under way and, with LeastLatency and Prequal, of
+// none was a latency known that is younger than Decay, nor were there enough probes.
+// Such picks are random ones. If they are many because the service is idle,
 // that is as it should be. If the backends are busy, there are too many clients for
 // each to see any load: use a [Subset], LeastLatency or Prequal.
 //
