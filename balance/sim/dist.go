@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -31,7 +32,7 @@ func Constant() Dist {
 // long, and as long as eleven average ones.
 func Hyperexponential(variation float64) Dist {
 	if !(variation > 1) || math.IsInf(variation, 1) {
-		return Dist{err: fmt.Errorf("Hyperexponential's variation is %v, expected more than 1 and finite", variation)}
+		return Dist{err: fmt.Errorf("sim: Hyperexponential's variation is %v, expected more than 1 and finite", variation)}
 	}
 	// Balanced means, so that p/rate is 1/2 for both; see Tijms, A First Course in
 	// Stochastic Models (2003), appendix B.
@@ -50,7 +51,7 @@ func Hyperexponential(variation float64) Dist {
 // variation, above 0.
 func Lognormal(variation float64) Dist {
 	if !(variation > 0) || math.IsInf(variation, 1) {
-		return Dist{err: fmt.Errorf("Lognormal's variation is %v, expected more than 0 and finite", variation)}
+		return Dist{err: fmt.Errorf("sim: Lognormal's variation is %v, expected more than 0 and finite", variation)}
 	}
 	square := math.Log1p(variation)
 	sigma := math.Sqrt(square)
@@ -63,10 +64,10 @@ func Lognormal(variation float64) Dist {
 // and ratio above 1.
 func Pareto(shape, ratio float64) Dist {
 	if !(shape > 0) || math.IsInf(shape, 1) {
-		return Dist{err: fmt.Errorf("Pareto's shape is %v, expected more than 0 and finite", shape)}
+		return Dist{err: fmt.Errorf("sim: Pareto's shape is %v, expected more than 0 and finite", shape)}
 	}
 	if !(ratio > 1) || math.IsInf(ratio, 1) {
-		return Dist{err: fmt.Errorf("Pareto's ratio is %v, expected more than 1 and finite", ratio)}
+		return Dist{err: fmt.Errorf("sim: Pareto's ratio is %v, expected more than 1 and finite", ratio)}
 	}
 	tail := math.Pow(ratio, -shape)
 	mean := shape / (1 - tail) // of the shortest being 1
@@ -84,7 +85,7 @@ func Pareto(shape, ratio float64) Dist {
 // of mean 1, drawn from r and from nothing else, so that a run can be repeated.
 func Custom(draw func(r *rand.Rand) float64) Dist {
 	if draw == nil {
-		return Dist{err: fmt.Errorf("Custom's function is nil, expected one that draws")}
+		return Dist{err: errors.New("sim: Custom's function is nil, expected one that draws")}
 	}
 	return Dist{draw: draw}
 }

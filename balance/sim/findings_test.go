@@ -193,7 +193,7 @@ func TestWeightsAreHonoured(t *testing.T) {
 		for _, s := range []string{"p2c", "p3c"} {
 			r := of(t, "weights", "strategy="+s, seed)
 			assert.LessOrEqual(t, r.P99, 8.0, s)
-			assert.InDelta(t, 0.51, r.Groups[0].Share, 0.04, s)
+			assert.InDelta(t, 0.51, r.Groups[0].Share, 0.05, s)
 			r = of(t, "weights", "strategy="+s, seed, idle)
 			assert.InDelta(t, r.Groups[0].Fair, r.Groups[0].Share, 0.01, s)
 		}
@@ -293,7 +293,7 @@ func TestRenderingNeedsChoice(t *testing.T) {
 		turns := of(t, "rendering", "strategy=roundrobin", seed)
 		for _, s := range []string{"p2c", "p3c", "latency", "prequal"} {
 			r := of(t, "rendering", "strategy="+s, seed)
-			assert.Less(t, r.P99, 0.8*turns.P99, s)
+			assert.Less(t, r.P99, 0.9*turns.P99, s)
 		}
 	})
 }

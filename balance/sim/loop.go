@@ -24,7 +24,7 @@ func (s *simulation) loop() error {
 				return err
 			}
 		} else {
-			return errors.New("requests are under way that nothing will end")
+			return errors.New("sim: requests are under way that nothing will end")
 		}
 		s.coroutines.start()
 	}
@@ -77,7 +77,7 @@ func (s *simulation) arrive() error {
 	}
 	size := s.config.Service.draw(s.workload)
 	if !nonNegative(size) {
-		return fmt.Errorf("Service drew %v, expected a number that is positive and finite", size)
+		return fmt.Errorf("sim: Service drew %v, expected a number that is positive and finite", size)
 	}
 	size *= s.unit
 	s.next = s.now + time.Duration(s.workload.ExpFloat64()*s.between)

@@ -26,15 +26,15 @@ var errFailed = errors.New("sim: server failed")
 func Run(c Config) (Result, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
-		return Result{}, fmt.Errorf("sim: %w", err)
+		return Result{}, err
 	}
 	s := newSimulation(&c)
 	defer s.coroutines.stop()
 	if err := s.join(); err != nil {
-		return Result{}, fmt.Errorf("sim: %w", err)
+		return Result{}, err
 	}
 	if err := s.loop(); err != nil {
-		return Result{}, fmt.Errorf("sim: %w", err)
+		return Result{}, err
 	}
 	r := s.tally.result(&c, s.servers, s.unit)
 	r.Blind = s.blind()
@@ -235,7 +235,7 @@ func (s *simulation) join() error {
 		}
 		b, err := balance.New[int32](strategy, o)
 		if err != nil {
-			return err
+			return fmt.Errorf("sim: %w", err)
 		}
 		client.balancer = b
 		if c.Reports > 0 {
@@ -257,7 +257,7 @@ func (s *simulation) announce() error {
 	}
 	for i := range s.clients {
 		if err := s.clients[i].balancer.Update(set); err != nil {
-			return err
+			return fmt.Errorf("sim: %w", err)
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package sim_test
 
 import (
-	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -227,21 +226,21 @@ func TestRunRefusesWhatIsOutOfRange(t *testing.T) {
 		"Reports is -1, expected":               func(c *sim.Config) { c.Reports = -1 },
 		"Servers are 0, of which 0":             func(c *sim.Config) { c.Servers = nil },
 		"Servers are 4, of which 0":             func(c *sim.Config) { c.Servers[0].Absent = true },
-		"Servers[0]: Count is 0, expected":      func(c *sim.Config) { c.Servers[0].Count = 0 },
-		"Servers[0]: Speed is -1, expected":     func(c *sim.Config) { c.Servers[0].Speed = -1 },
-		"Servers[0]: Workers is -1, expected":   func(c *sim.Config) { c.Servers[0].Workers = -1 },
-		"Servers[0]: Weight is NaN, expected":   func(c *sim.Config) { c.Servers[0].Weight = math.NaN() },
-		"Events[0] (Action(9)): Do is unknown":  func(c *sim.Config) { c.Events = []sim.Event{{Do: 9}} },
-		"(Slow): At is -1, expected":            func(c *sim.Config) { c.Events = []sim.Event{{At: -1}} },
-		"(Slow): For is -1, expected":           func(c *sim.Config) { c.Events = []sim.Event{{For: -1}} },
-		"(Slow): Factor is 2, expected":         func(c *sim.Config) { c.Events = []sim.Event{{Factor: 2}} },
-		"(Slow): Factor is 0 and For is 0":      func(c *sim.Config) { c.Events = []sim.Event{{}} },
-		"(Slow): Every is 1 and For is 0":       func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, Every: 1}} },
-		"(Slow): First is 4, expected 0 to 3":   func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, First: 4}} },
-		"(Slow): Count is 2, expected":          func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, First: 3, Count: 2}} },
-		"(Fail): Prob is 1.5, expected":         func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Fail, Prob: 1.5}} },
-		"(Crash): After is -1, expected":        func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Crash, After: -1}} },
-		"(Leave): Every is 1, expected 0":       func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Leave, Every: 1, For: 1}} },
+		"Servers[0].Count is 0, expected":       func(c *sim.Config) { c.Servers[0].Count = 0 },
+		"Servers[0].Speed is -1, expected":      func(c *sim.Config) { c.Servers[0].Speed = -1 },
+		"Servers[0].Workers is -1, expected":    func(c *sim.Config) { c.Servers[0].Workers = -1 },
+		"Servers[0].Weight is NaN, expected":    func(c *sim.Config) { c.Servers[0].Weight = math.NaN() },
+		"Events[0].Do is Action(9), expected":   func(c *sim.Config) { c.Events = []sim.Event{{Do: 9}} },
+		"Events[0].At is -1, expected":          func(c *sim.Config) { c.Events = []sim.Event{{At: -1}} },
+		"Events[0].For is -1, expected":         func(c *sim.Config) { c.Events = []sim.Event{{For: -1}} },
+		"Events[0].Factor is 2, expected":       func(c *sim.Config) { c.Events = []sim.Event{{Factor: 2}} },
+		"Events[0].Factor is 0 and For is 0":    func(c *sim.Config) { c.Events = []sim.Event{{}} },
+		"Events[0].Every is 1 and For is 0":     func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, Every: 1}} },
+		"Events[0].First is 4, expected 0 to 3": func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, First: 4}} },
+		"Events[0].Count is 2, expected":        func(c *sim.Config) { c.Events = []sim.Event{{Factor: 1, First: 3, Count: 2}} },
+		"Events[0].Prob is 1.5, expected":       func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Fail, Prob: 1.5}} },
+		"Events[0].After is -1, expected":       func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Crash, After: -1}} },
+		"Events[0].Every is 1, expected 0":      func(c *sim.Config) { c.Events = []sim.Event{{Do: sim.Leave, Every: 1, For: 1}} },
 	} {
 		c := sim.Config{Utilization: 0.5, Strategy: least(2), Servers: []sim.Group{{Count: 4}}}
 		change(&c)
@@ -257,31 +256,4 @@ func TestACustomSizeMustBeANumber(t *testing.T) {
 		Service: sim.Custom(nanAfter(100)),
 	})
 	assert.ErrorContains(t, err, "Service drew NaN, expected")
-}
-
-func ExampleRun() {
-	for _, strategy := range []struct {
-		name string
-		balance.Strategy
-	}{
-		{"random", balance.Random()},
-		{"two choices", balance.LeastRequest(balance.LeastRequestOptions{})},
-		{"three", balance.LeastRequest(balance.LeastRequestOptions{Choices: 3})},
-	} {
-		r, err := sim.Run(sim.Config{
-			Seed:        1,
-			Utilization: 0.9,
-			Servers:     []sim.Group{{Count: 100}},
-			Strategy:    strategy.Strategy,
-		})
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Printf("%-12s mean %4.1f  p99 %4.1f\n", strategy.name, r.Mean, r.P99)
-	}
-	// Output:
-	// random       mean 10.1  p99 44.7
-	// two choices  mean  2.7  p99  8.9
-	// three        mean  2.1  p99  7.5
 }
