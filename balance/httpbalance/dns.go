@@ -44,7 +44,7 @@ type DNS struct {
 // defaults to that of the scheme.
 //
 // Returns an error that names the value and what was expected if target is not such a
-// URL or Options.Network none of those listed there.
+// URL, or DNSOptions.Network none of those listed there.
 func NewDNS(target string, o DNSOptions) (*DNS, error) {
 	u, err := parseTarget(target)
 	if err != nil {

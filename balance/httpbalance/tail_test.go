@@ -129,10 +129,10 @@ func TestTheSlowServerGetsLessThanItsTurn(t *testing.T) {
 func BenchmarkHTTPTail(b *testing.B) {
 	const (
 		work     = 2 * time.Millisecond
-		workers  = 2
-		rate     = 225 // a second: a third of it is 75, of the slow server's 100
-		requests = 250
-		warmup   = 50
+		workers  = 4
+		rate     = 450 // a second: a third of it is 150, of the slow server's 200
+		requests = 500
+		warmup   = 100
 	)
 	for _, s := range tailStrategies {
 		for seed := range uint64(3) {
