@@ -202,12 +202,10 @@ func (f *fleet) eject(n *node, now, d time.Duration) {
 	}
 	h := &f.health
 	if d == 0 {
-		n.backoff = max(0, n.backoff-int((now-n.admitted)/h.BaseEjection)) + 1
+		longest := int((h.MaxEjection + h.BaseEjection - 1) / h.BaseEjection)
+		forgiven := int((now - n.admitted) / h.BaseEjection)
+		n.backoff = min(max(0, n.backoff-forgiven)+1, longest)
 		d = h.BaseEjection * time.Duration(n.backoff)
-		if d > h.MaxEjection {
-			d = h.MaxEjection
-			n.backoff = int(h.MaxEjection / h.BaseEjection)
-		}
 	}
 	n.ejected = now + min(d, h.MaxEjection)
 	n.warming = false

@@ -76,28 +76,29 @@ func TestAPickCountsInItsProbe(t *testing.T) {
 	t.Parallel()
 	all := same(10, balance.Load{InFlight: 5, Latency: 50 * time.Millisecond})
 	all["b0"] = balance.Load{InFlight: 0, Latency: 10 * time.Millisecond}
-	// Probes that never come back but the first ones.
-	var calls atomic.Int64
-	once := proberFunc(func(ctx context.Context, id string) (balance.Load, error) {
-		if calls.Add(1) > 10 {
-			return balance.Load{InFlight: -1}, nil // disregarded
-		}
-		return all.Probe(ctx, id)
-	})
-	s := probed(t, once, balance.PrequalOptions{Probes: 10, MaxAge: time.Hour}, 10)
-	first, err := s.Pick() // by latency: nothing is known yet
-	require.NoError(t, err)
-	first.Done(nil)
-	picks := 0
-	for range 8 {
-		p, err := s.Pick()
+	for _, hot := range []float64{0, -1} {
+		var calls atomic.Int64
+		once := proberFunc(func(ctx context.Context, id string) (balance.Load, error) {
+			if calls.Add(1) > 10 {
+				return balance.Load{InFlight: -1}, nil // disregarded
+			}
+			return all.Probe(ctx, id)
+		})
+		s := probed(t, once, balance.PrequalOptions{Probes: 10, MaxAge: time.Hour, Hot: hot}, 10)
+		first, err := s.Pick() // by latency: nothing is known yet
 		require.NoError(t, err)
-		if p.ID() == "b0" {
-			picks++
+		first.Done(nil)
+		picks := 0
+		for range 8 {
+			p, err := s.Pick()
+			require.NoError(t, err)
+			if p.ID() == "b0" {
+				picks++
+			}
 		}
+		require.Positive(t, picks)
+		require.LessOrEqual(t, picks, 6)
 	}
-	require.Positive(t, picks)
-	require.LessOrEqual(t, picks, 5)
 }
 
 type proberFunc func(ctx context.Context, id string) (balance.Load, error)
