@@ -65,6 +65,25 @@
 //	client := &http.Client{Transport: base}
 //	resp, err := client.Get("users://users/v1/42")
 //
+// # What it brings
+//
+// Three servers on this machine, one of which is ten times slower (20 ms instead of 2),
+// and so many requests that their turns keep it busy for three quarters of the time: the
+// 99th percentile that the client sees over real connections, three seeds.
+//
+//	strategy       to the slow one   p99
+//	RoundRobin     33 %              25 to 42 ms
+//	LeastRequest   12 to 17 %        21 to 24 ms
+//	LeastLatency   0.3 to 1.3 %      3 to 5 ms
+//
+// LeastRequest sends a request to the slow server whenever the others look as idle, so it
+// removes the queue but not the slow answers. LeastLatency removes both, as long as the
+// client has a processor to spare: where other programs kept both processors busy, the
+// client's own stalls made all servers look slow, 2 to 9 % went to the slow one, and the
+// p99 was no better than that of LeastRequest.
+//
+//	go test -run '^$' -bench HTTPTail -benchtime 1x ./balance/httpbalance
+//
 // # When not to use it
 //
 //   - There is a load balancer, a mesh or a Kubernetes service of the usual kind before
