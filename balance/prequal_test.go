@@ -74,30 +74,38 @@ func TestOfHotBackendsTheLeastBusyIsPicked(t *testing.T) {
 // attract a herd.
 func TestAPickCountsInItsProbe(t *testing.T) {
 	t.Parallel()
-	all := same(10, balance.Load{InFlight: 5, Latency: 50 * time.Millisecond})
-	all["b0"] = balance.Load{InFlight: 0, Latency: 10 * time.Millisecond}
-	for _, hot := range []float64{0, -1} {
-		var calls atomic.Int64
+	for name, c := range map[string]struct {
+		hot        float64
+		good, rest balance.Load
+	}{
+		"by load":    {-1, balance.Load{}, balance.Load{InFlight: 1}},
+		"by latency": {0.9, balance.Load{InFlight: 1, Latency: 10 * time.Millisecond}, balance.Load{InFlight: 1, Latency: 12 * time.Millisecond}},
+	} {
+		all := same(20, c.rest)
+		all["b0"] = c.good
+		for i := 10; i < 20; i++ { // so that one request more does not make a backend hot
+			all[fmt.Sprint("b", i)] = balance.Load{InFlight: 10, Latency: time.Second}
+		}
+		// Probes that never come back but the first ones.
+		calls := 0
 		once := proberFunc(func(ctx context.Context, id string) (balance.Load, error) {
-			if calls.Add(1) > 10 {
+			if calls++; calls > 20 {
 				return balance.Load{InFlight: -1}, nil // disregarded
 			}
 			return all.Probe(ctx, id)
 		})
-		s := probed(t, once, balance.PrequalOptions{Probes: 10, MaxAge: time.Hour, Hot: hot}, 10)
-		first, err := s.Pick() // by latency: nothing is known yet
-		require.NoError(t, err)
-		first.Done(nil)
-		picks := 0
-		for range 8 {
-			p, err := s.Pick()
+		s := probed(t, once, balance.PrequalOptions{Probes: 10, Pool: 20, MaxAge: time.Hour, Hot: c.hot}, 20)
+		for calls <= 20 {
+			_, err := s.Pick()
 			require.NoError(t, err)
-			if p.ID() == "b0" {
-				picks++
-			}
 		}
-		require.Positive(t, picks)
-		require.LessOrEqual(t, picks, 6)
+		before := s.stats("b0").Picks
+		for range 8 {
+			_, err := s.Pick()
+			require.NoError(t, err)
+		}
+		require.LessOrEqual(t, s.stats("b0").Picks-before, int64(2), name)
+		require.Positive(t, s.stats("b0").Picks, name)
 	}
 }
 
