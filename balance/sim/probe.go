@@ -19,9 +19,11 @@ var errOver = errors.New("sim: simulation is over")
 type prober struct {
 	simulation *simulation
 	client     int32
+	timeout    time.Duration
 }
 
-// Probe is called by a coroutine. Its context's time is not that of the simulation.
+// Probe is called by a coroutine. The time of its context is not that of the
+// simulation, in which it keeps to the timeout itself.
 func (p *prober) Probe(_ context.Context, id string) (balance.Load, error) {
 	s := p.simulation
 	s.tally.probes++
@@ -29,25 +31,36 @@ func (p *prober) Probe(_ context.Context, id string) (balance.Load, error) {
 	if !ok {
 		return balance.Load{}, errFailed
 	}
+	deadline := s.now + p.timeout
 	trip := s.trip(p.client, server)
-	if !s.coroutines.wait(s, trip/2) {
-		return balance.Load{}, errOver
+	if err := p.wait(trip/2, deadline); err != nil {
+		return balance.Load{}, err
 	}
 	sv := &s.servers[server]
 	if sv.down {
-		if !s.coroutines.wait(s, sv.after) {
-			return balance.Load{}, errOver
+		if err := p.wait(sv.after+trip-trip/2, deadline); err != nil {
+			return balance.Load{}, err
 		}
-	}
-	// The load as the answer leaves, and whether there is one.
-	load, down := s.load(server), sv.down
-	if !s.coroutines.wait(s, trip-trip/2) {
-		return balance.Load{}, errOver
-	}
-	if down {
 		return balance.Load{}, errFailed
 	}
+	load := s.load(server) // as the answer leaves
+	if err := p.wait(trip-trip/2, deadline); err != nil {
+		return balance.Load{}, err
+	}
 	return load, nil
+}
+
+// wait suspends the coroutine that runs, but not beyond its deadline.
+func (p *prober) wait(d, deadline time.Duration) error {
+	s := p.simulation
+	left := deadline - s.now
+	if !s.coroutines.wait(s, min(d, left)) {
+		return errOver
+	}
+	if d > left {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // coroutines are the probes under way.

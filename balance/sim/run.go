@@ -230,8 +230,11 @@ func (s *simulation) join() error {
 		strategy := c.Strategy
 		if strategy == nil {
 			p := c.Prequal
+			if p.Timeout == 0 {
+				p.Timeout = time.Second
+			}
 			p.Go = s.coroutines.launch
-			strategy = balance.Prequal(&prober{s, int32(i)}, p)
+			strategy = balance.Prequal(&prober{s, int32(i), p.Timeout}, p)
 		}
 		b, err := balance.New[int32](strategy, o)
 		if err != nil {

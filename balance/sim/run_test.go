@@ -23,11 +23,11 @@ func run(t testing.TB, c sim.Config) sim.Result {
 	return r
 }
 
-// jobs is a number of requests, fewer under the race detector, which makes them ten
+// jobs is a number of requests, fewer under the race detector, which makes them twenty
 // times as slow.
 func jobs(n int) int {
 	if raceEnabled {
-		return min(n, max(n/10, 20_000))
+		return min(n, max(n/10, 5_000))
 	}
 	return n
 }
@@ -35,7 +35,7 @@ func jobs(n int) int {
 // busy is a config in which much happens.
 func busy(seed uint64, strategy balance.Strategy) sim.Config {
 	return sim.Config{
-		Seed: seed, Jobs: 20_000, Utilization: 0.7, Clients: 5, Strategy: strategy,
+		Seed: seed, Jobs: jobs(20_000), Utilization: 0.7, Clients: 5, Strategy: strategy,
 		Service: sim.Lognormal(2), Network: 0.1, CrossZone: 0.1, Zones: []string{"a", "b"}, PreferZone: true,
 		StaleLoads: 0.5, Reports: 3, Piggyback: true,
 		Servers: []sim.Group{
