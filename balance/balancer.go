@@ -123,6 +123,8 @@ func New[T any](s Strategy, o Options) (*Balancer[T], error) {
 	if err := s.configure(&b.chooser, &b.fleet); err != nil {
 		return nil, err
 	}
+	b.fleet.fading = scaleOf(b.fleet.decay)
+	b.fleet.forgiving = scaleOf(b.fleet.health.Penalty)
 	b.fleet.members.Store(new([]reached))
 	b.all.Store(&members[T]{})
 	b.current.Store(&snapshot[T]{})

@@ -45,6 +45,8 @@ func BenchmarkPick(b *testing.B) {
 				{"roundrobin", balance.RoundRobin()},
 				{"p2c", balance.LeastRequest(balance.LeastRequestOptions{})},
 				{"p3c", balance.LeastRequest(balance.LeastRequestOptions{Choices: 3})},
+				{"latency", balance.LeastLatency(balance.LatencyOptions{})},
+				{"prequal", balance.Prequal(noLoad{}, balance.PrequalOptions{Go: inline})},
 			} {
 				b.Run(fmt.Sprintf("strategy=%s/weights=%s/backends=%d", s.name, weights, n), func(b *testing.B) {
 					balancer, err := balance.New[string](s.strategy, balance.Options{})

@@ -20,7 +20,10 @@ type fleet struct {
 	onChange func(id string, s State)
 	health   Health
 	decay    time.Duration // of latencies
-	pool     *pool         // of Prequal
+
+	fading    scale // by decay
+	forgiving scale // by health.Penalty
+	pool      *pool // of Prequal
 
 	// due is the time of the next thing to do, or never. Whoever makes something due
 	// sets an earlier time; only attend, under mu, sets a later one.
@@ -78,16 +81,19 @@ func (f *fleet) setDue(at time.Duration) {
 	}
 }
 
-// succeeded ends a row of failures.
-func (f *fleet) succeeded(n *node) { n.streak.Store(0) }
-
 // settle judges the end of a request.
 func (f *fleet) settle(n *node, state pickState, err error) {
 	now := f.clock()
-	outcome := Success
-	if err != nil {
-		outcome = f.classify(err)
+	if err == nil {
+		if state&timed != 0 {
+			f.learn(n, max(now-state.start(), 1), now)
+		}
+		if n.streak.Load() != 0 {
+			n.streak.Store(0)
+		}
+		return
 	}
+	outcome := f.classify(err)
 	if state&timed != 0 {
 		latency := max(now-state.start(), 1)
 		if outcome == Success {
@@ -98,9 +104,7 @@ func (f *fleet) settle(n *node, state pickState, err error) {
 	}
 	switch outcome {
 	case Success:
-		if n.streak.Load() != 0 {
-			f.succeeded(n)
-		}
+		n.streak.Store(0)
 	case Failure:
 		f.failed(n, now, err)
 	}
@@ -166,8 +170,12 @@ func (f *fleet) penaltyOf(word uint64, now time.Duration) float64 {
 	if word == 0 {
 		return 0
 	}
+	return f.fadedPenalty(word, now)
+}
+
+func (f *fleet) fadedPenalty(word uint64, now time.Duration) float64 {
 	value, age := unpack(word, now)
-	if value *= fading(age, f.health.Penalty); value < leastPenalty {
+	if value *= f.forgiving.left(age); value < leastPenalty {
 		return 0 // or it would lose ties for ever
 	}
 	return value

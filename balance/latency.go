@@ -17,10 +17,10 @@ func (f *fleet) learn(n *node, latency, now time.Duration) {
 		if word != 0 {
 			old, age := unpack(word, now)
 			if x < old {
-				value = x + (old-x)*fading(age, f.decay)
-			}
-			if word>>tickBits == pack(value, now)>>tickBits && age == 0 {
-				return // nothing would change
+				if age == 0 {
+					return // it weighs nothing
+				}
+				value = x + (old-x)*f.fading.left(age)
 			}
 		}
 		if n.latency.word.CompareAndSwap(word, pack(value, now)) {
@@ -52,11 +52,12 @@ func (f *fleet) average(now time.Duration) {
 			return
 		}
 	}
+	mean, _ := unpack(old, now)
 	sum, count := 0.0, 0
 	for _, n := range *f.members.Load() {
 		// As expected, not as learnt: or one that was slow once, and is not asked for that
 		// reason, would hold the mean up that it is to fade to.
-		if seconds, _, known := f.expected(n.node, now); known {
+		if seconds, _, known := f.expected(n.node, mean, now); known {
 			sum += seconds
 			count++
 		}
@@ -72,8 +73,7 @@ func (f *fleet) average(now time.Duration) {
 // that never was, nothing better is known. Were it to fade to 0, as in most
 // implementations, the slowest would be taken for the fastest once it had not been
 // asked for a while.
-func (f *fleet) expected(n *node, now time.Duration) (seconds float64, age time.Duration, known bool) {
-	mean, _ := unpack(f.mean.word.Load(), now)
+func (f *fleet) expected(n *node, mean float64, now time.Duration) (seconds float64, age time.Duration, known bool) {
 	word := n.latency.word.Load()
 	if word == 0 {
 		return mean, 0, false
@@ -82,7 +82,13 @@ func (f *fleet) expected(n *node, now time.Duration) (seconds float64, age time.
 	if mean == 0 {
 		return value, age, true
 	}
-	return mean + (value-mean)*fading(age, f.decay), age, true
+	return mean + (value-mean)*f.fading.left(age), age, true
+}
+
+// meanLatency is that of the members, in seconds; 0 is unknown.
+func (f *fleet) meanLatency() float64 {
+	mean, _ := unpack(f.mean.word.Load(), 0)
+	return mean
 }
 
 // duration converts seconds.

@@ -59,12 +59,36 @@ func (c *chooser) fastestOf(s *set, now time.Duration) int {
 		}
 		j = c.another(s, now, i)
 	default:
-		i, j = pair(bits, n)
+		return c.fasterOfPair(s, bits, now)
 	}
-	x, xBlind := s.cost(i, now)
-	y, yBlind := s.cost(j, now)
-	c.blind.see(bits, xBlind && yBlind)
+	mean := s.fleet.meanLatency()
+	x, xBlind := s.cost(i, mean, now)
+	y, yBlind := s.cost(j, mean, now)
+	if bits%blindOneIn == 0 {
+		c.blind.see(bits, xBlind && yBlind)
+	}
 	if y < alike*x {
+		return j
+	}
+	return i
+}
+
+// fasterOfPair is fastestOf in the usual case: more than a few backends of equal
+// weight, of which none is warming.
+func (c *chooser) fasterOfPair(s *set, bits uint64, now time.Duration) int {
+	i, j := pair(bits, len(s.nodes))
+	a, b := s.nodes[i], s.nodes[j]
+	f := s.fleet
+	mean := f.meanLatency()
+	x, xAge, xKnown := f.expected(a, mean, now)
+	y, yAge, yKnown := f.expected(b, mean, now)
+	p := float64(a.inFlight()) + f.penaltyOf(a.penalty.word.Load(), now)
+	q := float64(b.inFlight()) + f.penaltyOf(b.penalty.word.Load(), now)
+	if bits%blindOneIn == 0 {
+		unknown := (!xKnown || xAge > f.decay) && (!yKnown || yAge > f.decay)
+		c.blind.see(bits, p+q == 0 && unknown)
+	}
+	if y*(q+1) < alike*x*(p+1) || x == 0 && q < p {
 		return j
 	}
 	return i
@@ -83,10 +107,11 @@ func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
 		first = c.thin(s, now, first)
 	}
 	best := first
-	least, blind := s.cost(first, now)
+	mean := s.fleet.meanLatency()
+	least, blind := s.cost(first, mean, now)
 	for k := 1; k < n; k++ {
 		i := (first + k) % n
-		cost, b := s.cost(i, now)
+		cost, b := s.cost(i, mean, now)
 		blind = blind && b
 		if cost < alike*least {
 			least, best = cost, i
@@ -99,9 +124,9 @@ func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
 // cost is the time until a request would end on a backend, were they served one
 // after the other. It is blind if nothing is known of the backend: no request is
 // under way there, and none has ended lately.
-func (s *set) cost(i int, now time.Duration) (cost float64, blind bool) {
+func (s *set) cost(i int, mean float64, now time.Duration) (cost float64, blind bool) {
 	n := s.nodes[i]
-	seconds, age, known := s.fleet.expected(n, now)
+	seconds, age, known := s.fleet.expected(n, mean, now)
 	load := s.load(i, now)
 	if seconds == 0 {
 		seconds = 1 // nothing is known of any, so that all are alike

@@ -88,8 +88,7 @@ func (p *pool) best(c *chooser, s *set, now time.Duration) int {
 func (p *pool) prune(s *set, now time.Duration) {
 	maxAge := p.options.MaxAge
 	if maxAge == 0 {
-		mean, _ := unpack(p.fleet.mean.word.Load(), now)
-		if maxAge = duration(mean); maxAge == 0 {
+		if maxAge = duration(p.fleet.meanLatency()); maxAge == 0 {
 			maxAge = time.Second
 		}
 	}

@@ -36,11 +36,19 @@ func unpack(word uint64, now time.Duration) (value float64, age time.Duration) {
 	return value, time.Duration(ticks << tickShift)
 }
 
-// fading is the part of a value that is left after its age, if it fades to 1/e in
-// scale.
-func fading(age, scale time.Duration) float64 {
-	if age == 0 {
-		return 1
+// scale is the time in which values fade to 1/e, as a rate, since a division would
+// take a third of the time of the whole.
+type scale struct{ rate float64 }
+
+func scaleOf(d time.Duration) scale { return scale{1 / float64(d)} }
+
+// left is the part of a value that is left after its age.
+func (s scale) left(age time.Duration) float64 {
+	x := float64(age) * s.rate
+	if x > 1.0/8 {
+		return math.Exp(-x)
 	}
-	return math.Exp(-float64(age) / float64(scale))
+	// The usual case, for a backend that is asked often. The first five terms of the
+	// series are right to seven digits, in a fifth of the time.
+	return 1 - x*(1-x*(1.0/2-x*(1.0/6-x/24)))
 }
