@@ -6,12 +6,13 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bufbuild/httplb/conn"
 	"github.com/bufbuild/httplb/picker"
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/go-kratos/kratos/v2/selector"
-	"github.com/go-kratos/kratos/v2/selector/p2c"
+	kratos "github.com/go-kratos/kratos/v2/selector/p2c"
 	"github.com/mroth/weightedrand/v2"
 	"github.com/stretchr/testify/require"
 
@@ -19,7 +20,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/benchmarks/ratio"
 )
 
-func balancer(t testing.TB, s balance.Strategy, n int, weight func(i int) float64) *balance.Balancer[int] {
+func evenkeel(t testing.TB, s balance.Strategy, n int, weight func(i int) float64) *balance.Balancer[int] {
 	b, err := balance.New[int](s, balance.Options{})
 	require.NoError(t, err)
 	set := make([]balance.Backend[int], n)
@@ -78,7 +79,7 @@ func kratosP2C(n int) ratio.Op {
 		addr := fmt.Sprintf("10.0.%d.%d:80", i/256, i%256)
 		nodes[i] = selector.NewNode("http", addr, &registry.ServiceInstance{ID: addr})
 	}
-	s := p2c.New()
+	s := kratos.New()
 	s.Apply(nodes)
 	ctx := context.Background()
 	return func(n int) {
@@ -92,22 +93,47 @@ func kratosP2C(n int) ratio.Op {
 	}
 }
 
+// cells are counters that each have a cache line.
+type cells []struct {
+	n, latency atomic.Int64
+	_          [48]byte
+}
+
+// twoOf draws two and returns the one with the lower count.
+func (c cells) twoOf() int {
+	bits := rand.Uint64()
+	n := uint64(len(c))
+	i, j := uint64(uint32(bits))*n>>32, bits>>32*n>>32
+	if c[j].n.Load() < c[i].n.Load() {
+		return int(j)
+	}
+	return int(i)
+}
+
 // floorP2C is what two choices cannot do without.
 func floorP2C(n int) ratio.Op {
-	type cell struct {
-		n atomic.Int64
-		_ [56]byte
-	}
-	cells := make([]cell, n)
+	c := make(cells, n)
 	return func(times int) {
 		for range times {
-			bits := rand.Uint64()
-			i, j := uint64(uint32(bits))*uint64(n)>>32, bits>>32*uint64(n)>>32
-			if cells[j].n.Load() < cells[i].n.Load() {
-				i = j
-			}
-			cells[i].n.Add(1)
-			cells[i].n.Add(-1)
+			i := c.twoOf()
+			c[i].n.Add(1)
+			c[i].n.Add(-1)
+		}
+	}
+}
+
+// floorLatency is floorP2C and what a latency cannot do without: two looks at the
+// clock.
+func floorLatency(n int) ratio.Op {
+	c := make(cells, n)
+	epoch := time.Now()
+	return func(times int) {
+		for range times {
+			start := time.Since(epoch)
+			i := c.twoOf()
+			c[i].n.Add(1)
+			c[i].latency.Store(int64(time.Since(epoch) - start))
+			c[i].n.Add(-1)
 		}
 	}
 }
@@ -130,12 +156,35 @@ var sink uint64
 
 const backends = 100
 
+func p2c(t testing.TB, n int) ratio.Op {
+	return pickDone(evenkeel(t, balance.LeastRequest(balance.LeastRequestOptions{}), n, same))
+}
+
+func latency(t testing.TB, n int) ratio.Op {
+	return pickDone(evenkeel(t, balance.LeastLatency(balance.LatencyOptions{}), n, same))
+}
+
+func roundRobin(t testing.TB, n int) ratio.Op {
+	return pickDone(evenkeel(t, balance.RoundRobin(), n, same))
+}
+
 func BenchmarkBalancePick(b *testing.B) {
-	for name, op := range map[string]ratio.Op{
-		"floor": floorP2C(backends), "evenkeel": pickDone(balancer(b, balance.LeastRequest(balance.LeastRequestOptions{}), backends, same)),
-		"httplb": httplbP2C(backends), "kratos": kratosP2C(backends),
+	for _, row := range []struct {
+		impl, strategy string
+		op             ratio.Op
+	}{
+		{"floor", "p2c", floorP2C(backends)},
+		{"evenkeel", "p2c", p2c(b, backends)},
+		{"httplb", "p2c", httplbP2C(backends)},
+		{"grpc", "p2c", grpcLeastRequest(b, backends)},
+		{"gozero", "p2c", goZeroP2C(b, backends)},
+		{"kratos", "p2c", kratosP2C(backends)},
+		{"floor", "latency", floorLatency(backends)},
+		{"evenkeel", "latency", latency(b, backends)},
+		{"evenkeel", "roundrobin", roundRobin(b, backends)},
+		{"grpc", "roundrobin", grpcRoundRobin(b, backends)},
 	} {
-		b.Run(fmt.Sprintf("impl=%s/strategy=p2c/backends=%d", name, backends), run(op))
+		b.Run(fmt.Sprintf("impl=%s/strategy=%s/backends=%d", row.impl, row.strategy, backends), run(row.op))
 	}
 }
 
@@ -147,12 +196,24 @@ func run(op ratio.Op) func(*testing.B) {
 	}
 }
 
+// The bounds leave room for a busy machine; the ratios that they are the bounds of are
+// printed.
 func TestRatioBalance(t *testing.T) {
-	ours := pickDone(balancer(t, balance.LeastRequest(balance.LeastRequestOptions{}), backends, same))
-	t.Run("p2c against its floor", func(t *testing.T) { ratio.AtMost(t, 1.7, ours, floorP2C(backends)) })
-	t.Run("p2c against httplb", func(t *testing.T) { ratio.AtMost(t, 1, ours, httplbP2C(backends)) })
-	t.Run("p2c against kratos", func(t *testing.T) { ratio.AtMost(t, 0.3, ours, kratosP2C(backends)) })
+	for _, n := range []int{4, 100, 1000} {
+		t.Run(fmt.Sprintf("p2c against its floor, %d backends", n), func(t *testing.T) {
+			ratio.AtMost(t, 1.8, p2c(t, n), floorP2C(n))
+		})
+	}
+	t.Run("least latency against its floor", func(t *testing.T) {
+		ratio.AtMost(t, 2.3, latency(t, backends), floorLatency(backends))
+	})
+	t.Run("p2c against httplb", func(t *testing.T) { ratio.AtMost(t, 0.9, p2c(t, backends), httplbP2C(backends)) })
+	t.Run("p2c against grpc", func(t *testing.T) { ratio.AtMost(t, 0.4, p2c(t, backends), grpcLeastRequest(t, backends)) })
+	t.Run("p2c against go-zero", func(t *testing.T) { ratio.AtMost(t, 0.2, p2c(t, backends), goZeroP2C(t, backends)) })
+	t.Run("p2c against kratos", func(t *testing.T) { ratio.AtMost(t, 0.2, p2c(t, backends), kratosP2C(backends)) })
+	t.Run("least latency against go-zero", func(t *testing.T) { ratio.AtMost(t, 0.7, latency(t, backends), goZeroP2C(t, backends)) })
+	t.Run("round robin against grpc", func(t *testing.T) { ratio.AtMost(t, 4, roundRobin(t, backends), grpcRoundRobin(t, backends)) })
 	t.Run("weighted random against weightedrand", func(t *testing.T) {
-		ratio.AtMost(t, 1, pickDone(balancer(t, balance.Random(), 1000, func(i int) float64 { return float64(1 + i%10) })), weightedRand(t, 1000))
+		ratio.AtMost(t, 1, pickDone(evenkeel(t, balance.Random(), 1000, func(i int) float64 { return float64(1 + i%10) })), weightedRand(t, 1000))
 	})
 }
