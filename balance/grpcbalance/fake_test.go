@@ -21,6 +21,7 @@ type fakeConn struct {
 	balancer.ClientConn // panics if anything else is called
 
 	t        testing.TB
+	ctx      context.Context // of RPCs
 	balancer balancer.Balancer
 	config   serviceconfig.LoadBalancingConfig
 
@@ -33,7 +34,7 @@ type fakeConn struct {
 func fake(t testing.TB, policy, config string) *fakeConn {
 	b := balancer.Get(policy)
 	require.NotNil(t, b)
-	c := &fakeConn{t: t, subs: map[string]*fakeSub{}}
+	c := &fakeConn{t: t, ctx: context.Background(), subs: map[string]*fakeSub{}}
 	if p, ok := b.(balancer.ConfigParser); ok {
 		var err error
 		c.config, err = p.ParseConfig([]byte(config))
@@ -92,7 +93,7 @@ func (c *fakeConn) picker() balancer.Picker {
 
 // pick picks, and returns the address and what ends the pick.
 func (c *fakeConn) pick() (addr string, done func(balancer.DoneInfo)) {
-	r, err := c.picker().Pick(balancer.PickInfo{Ctx: context.Background()})
+	r, err := c.picker().Pick(balancer.PickInfo{Ctx: c.ctx})
 	require.NoError(c.t, err)
 	return r.SubConn.(*fakeSub).addr, r.Done
 }

@@ -39,6 +39,7 @@ func fakeStats(t testing.TB) map[string]balance.Stats {
 func TestAPickOfALostConnectionIsEnded(t *testing.T) {
 	for _, policy := range policies {
 		c := fake(t, policy, `{}`)
+		c.ctx = unaryContext(t, grpcbalance.DialOptions(policy))
 		c.ready(fakeEndpoints(1)...)
 		addr, done := c.pick()
 		require.EqualValues(t, 1, fakeStats(t)[addr].InFlight)
@@ -48,6 +49,7 @@ func TestAPickOfALostConnectionIsEnded(t *testing.T) {
 		require.Zero(t, s.Failures)
 		require.Zero(t, s.Latency)
 		c.balancer.Close()
+		require.Empty(t, c.subConns(), "Close closes the connections")
 	}
 }
 
