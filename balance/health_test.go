@@ -50,6 +50,7 @@ func (s *scene) pickOf(id string) balance.Pick[string] {
 		if p.ID() == id {
 			return p
 		}
+		p.Observe(0) // nothing to learn
 		p.Done(nil)
 	}
 	require.FailNow(s.t, "never picked", id)

@@ -5,10 +5,16 @@ import (
 	"time"
 )
 
+// steepest is the most by which one latency raises the average. Ten times as much is
+// believed after six. A pause of the client itself makes all its requests late, and
+// would make all backends equally bad at once, for as long as that takes to fade: then
+// it would ask the slow ones too.
+const steepest = 1.5
+
 // learn takes a latency into account that was measured at now.
 //
-// The average is Finagle's peak EWMA: a latency above it replaces it, one below it
-// counts the more, the longer ago the last one was.
+// The average is Finagle's peak EWMA, but for the bound to a rise: a latency above it
+// replaces it, one below it counts the more, the longer ago the last one was.
 func (f *fleet) learn(n *node, latency, now time.Duration) {
 	x := latency.Seconds()
 	for {
@@ -21,6 +27,8 @@ func (f *fleet) learn(n *node, latency, now time.Duration) {
 					return // it weighs nothing
 				}
 				value = x + (old-x)*f.fading.left(age)
+			} else {
+				value = min(x, steepest*old)
 			}
 		}
 		if n.latency.word.CompareAndSwap(word, pack(value, now)) {

@@ -24,7 +24,25 @@ func (s *scene) take(id string, d time.Duration, err error) {
 	p.Done(err)
 }
 
-// known is the latency that the balancer has learnt of a backend. It has 17 bits.
+// observe makes one request of each backend that takes as long as is said, all at the
+// same time, so that none is left out because another is known to be faster.
+func (s *scene) observe(all map[string]time.Duration) {
+	picks := map[string]*balance.Pick[string]{}
+	for missing := len(all); missing > 0; {
+		p, err := s.Pick()
+		require.NoError(s.t, err)
+		defer p.Done(nil) // until then it is open, and the next pick another one
+		p.Observe(0)
+		if all[p.ID()] > 0 && picks[p.ID()] == nil {
+			picks[p.ID()] = &p
+			missing--
+		}
+	}
+	for id, p := range picks {
+		p.Observe(all[id])
+	}
+}
+
 func (s *scene) requireLatency(want time.Duration, id string, slack float64) {
 	if h, ok := s.t.(interface{ Helper() }); ok {
 		h.Helper()
@@ -39,11 +57,15 @@ func TestALatencyAboveTheAverageReplacesItAndOneBelowFadesIn(t *testing.T) {
 	s := stage(t, latency(balance.LatencyOptions{Decay: 10 * time.Second}), balance.Options{}, 1)
 	s.take("b0", 10*time.Millisecond, nil)
 	s.requireLatency(10*time.Millisecond, "b0", exact)
-	s.take("b0", 70*time.Millisecond, nil)
-	s.requireLatency(70*time.Millisecond, "b0", exact)
+	s.take("b0", 12*time.Millisecond, nil)
+	s.requireLatency(12*time.Millisecond, "b0", exact)
+	for _, want := range []time.Duration{18_000, 27_000, 40_500, 60_750, 70_000, 70_000} { // half more each time
+		s.take("b0", 70*time.Millisecond, nil)
+		s.requireLatency(want*time.Microsecond, "b0", exact)
+	}
 	s.now += 10*time.Second - 10*time.Millisecond
 	s.take("b0", 10*time.Millisecond, nil)
-	s.requireLatency(32_073*time.Microsecond, "b0", 0.01)
+	s.requireLatency(32_073*time.Microsecond, "b0", 0.01) // 10 + 60/e
 }
 
 // A request that was broken off took at least so long. That it was broken off early
@@ -57,8 +79,8 @@ func TestWhatDidNotSucceedIsALowerBound(t *testing.T) {
 		s.now += time.Hour
 		s.take("b0", time.Millisecond, err)
 		s.requireLatency(100*time.Millisecond, "b0", exact)
-		s.take("b0", 300*time.Millisecond, err)
-		s.requireLatency(300*time.Millisecond, "b0", exact)
+		s.take("b0", 140*time.Millisecond, err)
+		s.requireLatency(140*time.Millisecond, "b0", exact)
 		s.take("b1", 30*time.Millisecond, err)
 		s.requireLatency(30*time.Millisecond, "b1", exact)
 	}
@@ -101,15 +123,12 @@ func TestTheFasterOfTwoIsPicked(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{2, 4, 5, 20} {
 		s := stage(t, latency(balance.LatencyOptions{}), balance.Options{}, n)
+		all := map[string]time.Duration{}
 		for i := range n {
-			d := 10 * time.Millisecond
-			if i == 0 {
-				d = 11 * time.Millisecond
-			}
-			p := s.pickOf(fmt.Sprint("b", i))
-			p.Observe(d)
-			p.Done(nil)
+			all[fmt.Sprint("b", i)] = 10 * time.Millisecond
 		}
+		all["b0"] = 11 * time.Millisecond
+		s.observe(all)
 		require.NotContains(t, s.shares(1000), "b0", "of %d", n)
 	}
 }
@@ -118,11 +137,7 @@ func TestTheFasterOfTwoIsPicked(t *testing.T) {
 func TestRequestsUnderWayCountAsTheTimeThatTheyTake(t *testing.T) {
 	t.Parallel()
 	s := stage(t, latency(balance.LatencyOptions{}), balance.Options{}, 2)
-	for id, d := range map[string]time.Duration{"b0": 10 * time.Millisecond, "b1": 40 * time.Millisecond} {
-		p := s.pickOf(id)
-		p.Observe(d)
-		p.Done(nil)
-	}
+	s.observe(map[string]time.Duration{"b0": 10 * time.Millisecond, "b1": 40 * time.Millisecond})
 	for range 100 {
 		_, err := s.Pick()
 		require.NoError(t, err)
@@ -136,31 +151,29 @@ func TestWhatIsKnownFadesTowardTheMean(t *testing.T) {
 	const n = 10
 	s := stage(t, latency(balance.LatencyOptions{Decay: 10 * time.Second}), balance.Options{}, n)
 	s.served = 10 * time.Millisecond
-	observe := func(from int) {
-		for i := from; i < n; i++ {
-			p := s.pickOf(fmt.Sprint("b", i))
-			p.Observe(10 * time.Millisecond)
-			p.Done(nil)
-		}
+	all := map[string]time.Duration{"b0": time.Second}
+	for i := 1; i < n; i++ {
+		all[fmt.Sprint("b", i)] = 10 * time.Millisecond
 	}
-	p := s.pickOf("b0")
-	p.Observe(time.Second)
-	p.Done(nil)
-	observe(1)
+	s.observe(all)
+	delete(all, "b0")
 	// With the others busy enough, a hundredfold latency is worth less than a decay.
 	for range 3 {
 		s.now += 10 * time.Second
-		observe(1)
+		s.observe(all)
 		require.NotContains(t, s.shares(200), "b0")
 	}
-	s.now += 60 * time.Second
-	observe(1)
+	for range 60 {
+		s.now += time.Second
+		s.observe(all)
+	}
 	require.InDelta(t, 0.1, s.shares(10_000)["b0"], 0.05, "it is tried again")
 
 	// Of a backend that is new nothing is known: it is like the mean.
 	require.NoError(t, s.Update(append(equals(n)[1:], balance.Backend[string]{ID: "new", Value: "new"})))
 	s.now += time.Minute
-	observe(2)
+	delete(all, "b1")
+	s.observe(all)
 	require.InDelta(t, 0.1, s.shares(10_000)["new"], 0.05)
 }
 

@@ -22,8 +22,9 @@ const defaultDecay = 10 * time.Second
 // equally fast, and for clients that each have few requests under way, since a latency
 // is remembered where a count is not. Up to four backends it compares all.
 //
-// The average is Finagle's peak EWMA: a latency above it replaces it at once, and one
-// below it weighs the more, the longer nothing was heard. What was learnt fades toward
+// The average is much like Finagle's peak EWMA: a latency above it replaces it at once,
+// though by no more than half, and one below it weighs the more, the longer
+// nothing was heard. What was learnt fades toward
 // the mean of all backends, and a backend of which nothing is known is expected to be
 // like that mean, so that a slow one is tried again without looking like the fastest.
 // Requests that failed or were broken off are heeded only if they took longer than
