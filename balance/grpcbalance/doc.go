@@ -117,8 +117,8 @@
 //
 // # Cost
 //
-// A pick allocates once, the function with which gRPC ends it: 64 bytes, where gRPC's
-// least_request makes three allocations of 72 bytes. It takes no lock. The policy has
+// A pick allocates once, 64 bytes for the function with which gRPC ends it, where gRPC's
+// least_request allocates three times, 72 bytes together. It takes no lock. The policy has
 // no goroutine, and nothing is left of it after ClientConn.Close.
 //
 // The packages of gRPC that it stands on, endpointsharding above all, are marked
