@@ -36,12 +36,12 @@
 //
 // # Which strategy
 //
-// The figures are what 99 of 100 requests take at most, in mean service times, with
-// 100 backends in the simulator (go test -bench Sim -benchtime 1x ./balance/sim). With
-// one client at 80 % of the capacity; with 100 clients, none of which sees the others'
-// requests; with a quarter of the backends at a quarter of the speed; with neighbours
-// that take half of a backend's processor for a while; and with few processors shared
-// by pages that differ a hundredfold.
+// The figures are what 99 of 100 requests take at most, in mean service times, in the
+// simulator (go test -bench Sim -benchtime 1x ./balance/sim): with one client of 100
+// backends, at 80 % of their capacity; with 100 clients, none of which sees the others'
+// requests; with a quarter of the backends at a quarter of the speed, for one client and
+// for 100; with neighbours that take two thirds of a backend's speed for a while; and
+// for the rendering of pages on few processors, some of them a hundred times as large.
 //
 //		              1 client  100 clients  slow quarter  same, 100 clients  neighbours  pages
 //		Random            23.3         22.2     overrun           overrun          31.6   22.3

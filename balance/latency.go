@@ -39,14 +39,15 @@ func (f *fleet) learn(n *node, latency, now time.Duration) {
 }
 
 // learnAtLeast takes into account that a request took at least so long when it was
-// broken off.
+// broken off. If that is less than what was expected, it says nothing.
 func (f *fleet) learnAtLeast(n *node, latency, now time.Duration) {
+	expected := f.meanLatency()
 	if word := n.latency.word.Load(); word != 0 {
-		if old, _ := unpack(word, now); latency.Seconds() <= old {
-			return
-		}
+		expected, _ = unpack(word, now)
 	}
-	f.learn(n, latency, now)
+	if expected > 0 && latency.Seconds() > expected {
+		f.learn(n, latency, now)
+	}
 }
 
 // meanPeriod is the part of decay after which the mean is made anew.
