@@ -88,7 +88,7 @@ func ExampleRandom() {
 	// large 0.75
 }
 
-// Of two backends, one of which takes three times as long, the slow one is asked only
+// Of two backends, one of which takes more than three times as long, the slow one is asked only
 // when three requests are under way on the fast one.
 func ExampleLeastLatency() {
 	b, _ := balance.New[string](balance.LeastLatency(balance.LatencyOptions{}), balance.Options{})
@@ -99,7 +99,7 @@ func ExampleLeastLatency() {
 		if p.ID() == "fast" {
 			p.Observe(10 * time.Millisecond)
 		} else {
-			p.Observe(30 * time.Millisecond)
+			p.Observe(35 * time.Millisecond)
 		}
 		p.Done(nil)
 	}
