@@ -43,8 +43,7 @@ func TestARequestCostsOneAllocation(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := t.Context()
 	for _, tc := range []struct {
 		name string
 		ctx  context.Context
