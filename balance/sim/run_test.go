@@ -156,7 +156,7 @@ func TestTheNetworkAddsItsTime(t *testing.T) {
 	near := run(t, c)
 	c.Network = 2
 	far := run(t, c)
-	assert.InDelta(t, near.Mean+2, far.Mean, 0.01)
+	assert.InDelta(t, near.Mean+2, far.Mean, 1e-6)
 	assert.Zero(t, far.CrossZone)
 	c.Zones, c.CrossZone = []string{"far", "here"}, 3
 	c.Clients = 2
