@@ -183,8 +183,10 @@ func TestABackendThatIsNotServingGetsNothing(t *testing.T) {
 	servers[0].health.SetServingStatus(service, healthpb.HealthCheckResponse_NOT_SERVING)
 	c.waitFor(servers[1:]...)
 	// RPCs that were picked before may still come in: one for each worker.
-	l.more(100)
+	l.end()
 	served := servers[0].served.Load()
+	require.Zero(t, l.failures.Load(), l.err())
+	l = c.load(4)
 	l.more(200)
 	require.Equal(t, served, servers[0].served.Load())
 
