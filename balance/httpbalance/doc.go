@@ -72,15 +72,14 @@
 // 99th percentile that the client sees over real connections, three seeds.
 //
 //	strategy       to the slow one   p99
-//	RoundRobin     33 %              25 to 42 ms
-//	LeastRequest   12 to 17 %        21 to 24 ms
-//	LeastLatency   0.3 to 1.3 %      3 to 5 ms
+//	RoundRobin     33 %              28 to 30 ms
+//	LeastRequest   14 to 16 %        22 to 23 ms
+//	LeastLatency   0.4 to 1.0 %      4 to 7 ms
 //
-// LeastRequest sends a request to the slow server whenever the others look as idle, so it
-// removes the queue but not the slow answers. LeastLatency removes both, as long as the
-// client has a processor to spare: where other programs kept both processors busy, the
-// client's own stalls made all servers look slow, 2 to 9 % went to the slow one, and the
-// p99 was no better than that of LeastRequest.
+// LeastRequest sends a request to the slow server whenever the others look as idle, so
+// it removes the queue but not the slow answers. LeastLatency removes both. One latency
+// raises its average by half at most, so that a short stall of the client, which makes
+// all servers slow at once, does not make them all look alike.
 //
 //	go test -run '^$' -bench HTTPTail -benchtime 1x ./balance/httpbalance
 //
