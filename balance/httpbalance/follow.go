@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/url"
 	"slices"
@@ -135,7 +136,9 @@ func same(a, b balance.Backend[*url.URL]) bool {
 		(a.Value == b.Value || a.Value != nil && b.Value != nil && *a.Value == *b.Value)
 }
 
-// jitter returns d give or take a tenth.
+// jitter returns d give or take a tenth. A time of centuries, for never again, does not
+// overflow.
 func jitter(d time.Duration) time.Duration {
+	d = min(d, math.MaxInt64/2)
 	return d - d/10 + time.Duration(rand.Int64N(int64(d/5)+1))
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/url"
 	"strings"
 	"sync"
@@ -274,4 +275,17 @@ func TestFollowNamesWhatIsMissing(t *testing.T) {
 	require.EqualError(t, httpbalance.Follow(t.Context(), nil, r, httpbalance.FollowOptions{}), "httpbalance: the balancer to follow with is nil, expected one from balance.New")
 	require.EqualError(t, httpbalance.Follow(t.Context(), b, nil, httpbalance.FollowOptions{}), "httpbalance: the resolver to follow is nil, expected one such as DNS")
 	require.EqualError(t, httpbalance.Follow(t.Context(), b, r, httpbalance.FollowOptions{Interval: -1}), "httpbalance: FollowOptions.Interval is -1ns, expected 0 (for 30s) or a positive time")
+}
+
+// Such an interval means: once, and again only after a failure.
+func TestFollowWithTheLongestIntervalAsksOnce(t *testing.T) {
+	t.Parallel()
+	for range 8 { // the jitter is by chance
+		synctest.Test(t, func(t *testing.T) {
+			r := &registry{urls: []string{"http://a"}}
+			follow(t, r, httpbalance.FollowOptions{Interval: math.MaxInt64})
+			time.Sleep(1000 * time.Hour)
+			require.Len(t, r.times(), 1)
+		})
+	}
 }
