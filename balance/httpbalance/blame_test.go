@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,4 +228,56 @@ func TestAFailingStatusIsNotLearntAsALowLatency(t *testing.T) {
 			require.InDelta(t, time.Second, s.Latency, float64(100*time.Millisecond))
 		}
 	})
+}
+
+// expiring is a context whose deadline passes when the test says so, and of which nobody
+// is told before he asks.
+type expiring struct {
+	context.Context
+	passed atomic.Bool
+}
+
+func (*expiring) Done() <-chan struct{}               { return make(chan struct{}) }
+func (*expiring) AfterFunc(func()) (stop func() bool) { return func() bool { return true } }
+
+func (e *expiring) Err() error {
+	if e.passed.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// What a close says of the backend does not depend on who hears first of the deadline.
+func TestClosingABodyAfterTheDeadlineIsAFailure(t *testing.T) {
+	t.Parallel()
+	b, told := newBalancer(t, "http://a")
+	tr := &httpbalance.Transport{Balancer: b, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		return respond(200, text("never read")), nil
+	})}
+	ctx := &expiring{Context: context.Background()}
+	resp, err := tr.RoundTrip(newRequest(t, ctx, "GET", "http://service/", nil))
+	require.NoError(t, err)
+	ctx.passed.Store(true)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, []error{context.DeadlineExceeded}, told.all())
+	require.Zero(t, sum(b).InFlight)
+}
+
+func TestAPanicOfStreamIsNotTheBackendsFault(t *testing.T) {
+	t.Parallel()
+	b, told := newBalancer(t, "http://a")
+	tr := &httpbalance.Transport{
+		Balancer: b,
+		Base: roundTripper(func(*http.Request) (*http.Response, error) {
+			return respond(200, http.NoBody), nil
+		}),
+		Stream: func(*http.Request) bool { panic("boom") },
+	}
+	upload := &tracked{Reader: strings.NewReader("x")}
+	require.PanicsWithValue(t, "boom", func() {
+		_, _ = tr.RoundTrip(newRequest(t, context.Background(), "POST", "http://service/", upload))
+	})
+	require.Zero(t, sum(b).InFlight)
+	require.Equal(t, []error{context.Canceled}, told.all())
+	require.True(t, upload.closed.Load())
 }

@@ -1,6 +1,8 @@
 package httpbalance
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,8 +22,10 @@ func (b body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close ends the pick first, so that a read at the same time does not take it for a
+// failure.
 func (b body) Close() error {
-	b.x.closed()
+	b.x.finish(gone(b.x.original))
 	return b.x.body.Close()
 }
 
@@ -85,7 +89,12 @@ func (u upgraded) CloseWrite() error {
 }
 
 func (u upgraded) Close() error {
-	u.x.closed()
+	// The deadline, if there was one, was that of the handshake.
+	if errors.Is(gone(u.x.original), context.Canceled) {
+		u.x.finish(context.Canceled)
+	} else {
+		u.x.finish(nil)
+	}
 	return u.x.body.Close()
 }
 

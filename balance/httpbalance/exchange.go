@@ -3,7 +3,6 @@ package httpbalance
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -173,18 +172,5 @@ func (x *exchange) read(err error) {
 		x.finish(nil)
 	} else if err != nil {
 		x.finish(err)
-	}
-}
-
-// closed is called before the body is closed, so that a read at the same time does not
-// take that for a failure.
-func (x *exchange) closed() {
-	if x.ended.Load() {
-		return
-	}
-	if errors.Is(gone(x.original), context.Canceled) {
-		x.finish(context.Canceled)
-	} else {
-		x.finish(nil)
 	}
 }

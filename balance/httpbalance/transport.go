@@ -1,6 +1,7 @@
 package httpbalance
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -28,10 +29,10 @@ const defaultRetries = 2
 //
 // The guarantee: every pick is ended exactly once, when the response has: at once if
 // it has no body (HEAD, 204, 304, length 0), at the end of the body or the first error
-// from it, when it is closed, when the request's context ends, or when Base fails or
-// panics. After 101 Switching Protocols the request is under way until the body, which
-// is then an [io.ReadWriteCloser], is closed or fails. Only a body that nobody ends,
-// neither reader nor context, is under way for ever; it also holds its connection.
+// from it, when it is closed, when the request's context ends, when Base fails, or when
+// Base or Stream panics. After 101 Switching Protocols the request is under way until the
+// body, which is then an [io.ReadWriteCloser], is closed or fails. Only a body that nobody
+// ends, neither reader nor context, is under way for ever; it also holds its connection.
 //
 // The time until Base returns the headers is what the balancer learns as latency. It
 // contains a new connection and the sending of the body. What it learns as outcome is
@@ -169,13 +170,15 @@ func (t *Transport) try(r *http.Request, body io.ReadCloser, pick balance.Pick[*
 		x.end(err)
 		return x, nil, err
 	}
-	returned := false
+	returned, blame := false, context.Canceled // Stream says nothing of the backend
 	defer func() {
-		if !returned { // Base panicked or ended the goroutine
+		if !returned { // Base or Stream panicked or ended the goroutine
 			closeBody(body)
-			x.end(errUnfinished)
+			x.end(blame)
 		}
 	}()
+	stream := t.Stream != nil && t.Stream(r)
+	blame = errUnfinished
 	start := time.Now()
 	resp, err := t.base().RoundTrip(&x.request)
 	returned = true
@@ -188,7 +191,7 @@ func (t *Transport) try(r *http.Request, body io.ReadCloser, pick balance.Pick[*
 	}
 	x.outcome = outcomeOf(resp)
 	switch {
-	case t.Stream != nil && t.Stream(r):
+	case stream:
 		x.pick.Observe(0)
 	case x.outcome == nil:
 		x.pick.Observe(max(1, time.Since(start))) // 0 would mean that there is nothing to learn
