@@ -65,8 +65,9 @@ type Options struct {
 	Subset Subset
 
 	// OnChange, if set, is called after a backend has been ejected, admitted again or
-	// has got its whole share, from the pick or its end that brought it about. Those of
-	// different goroutines may overtake each other.
+	// has got its whole share, from the call of Pick, Done, Update or Stats that brought
+	// it about. It may call the balancer. Calls of different goroutines may overtake each
+	// other.
 	OnChange func(id string, s State)
 }
 
@@ -100,10 +101,12 @@ func New[T any](s Strategy, o Options) (*Balancer[T], error) {
 	if o.Rand == nil {
 		b.chooser.rand = rand.Uint64
 	}
-	b.fleet.clock = o.Clock
 	if o.Clock == nil {
 		start := time.Now()
 		b.fleet.clock = func() time.Duration { return time.Since(start) }
+	} else {
+		start := o.Clock()
+		b.fleet.clock = func() time.Duration { return o.Clock() - start }
 	}
 	b.fleet.classify = o.Classify
 	if o.Classify == nil {
@@ -159,7 +162,7 @@ func (b *Balancer[T]) Update(backends []Backend[T]) error {
 	known := make(map[string]*node, len(old.nodes))
 	for _, n := range old.nodes {
 		known[n.id] = n
-		n.member = false
+		n.reached = false
 	}
 	for i, backend := range backends {
 		n := known[backend.ID]
@@ -171,17 +174,20 @@ func (b *Balancer[T]) Update(backends []Backend[T]) error {
 				n.warming, n.warmFrom = true, now
 			}
 		}
-		n.member = true
 		nodes[i] = n
 	}
 	next := newMembers(b.topology, slices.Clone(backends), nodes, weights)
+	for _, r := range next.reached {
+		r.node.record.reached = true
+	}
 	b.all.Store(next)
 	f.members.Store(&next.reached)
 	f.refresh(now, true)
 	return nil
 }
 
-// weightsOf returns the weights of backends that are all as they should be.
+// weightsOf returns the weights of backends that are all as they should be, relative
+// to the heaviest, so that no sum or quotient of some overflows.
 func weightsOf[T any](backends []Backend[T]) ([]float64, error) {
 	weights := make([]float64, len(backends))
 	seen := make(map[string]struct{}, len(backends))
@@ -202,6 +208,7 @@ func weightsOf[T any](backends []Backend[T]) ([]float64, error) {
 		}
 		weights[i] = w
 	}
+	relative(weights)
 	return weights, nil
 }
 

@@ -13,6 +13,13 @@ func NodeAddresses[T any](b *Balancer[T]) (addresses []uintptr) {
 	return addresses
 }
 
+// SetPicks makes the number of picks of every backend what it is after many.
+func SetPicks[T any](b *Balancer[T], picks uint64) {
+	for _, n := range b.current.Load().nodes {
+		n.counts.Store(picks << inFlightBits)
+	}
+}
+
 // Pair is the draw of two candidates.
 var Pair = pair
 
@@ -46,7 +53,10 @@ func Slice(s Subset, backends []Backend[string]) map[string]float64 {
 	}
 	parts := map[string]float64{}
 	for _, r := range s.slice(ring) {
-		parts[r.id] += r.weight
+		if _, ok := parts[r.id]; ok {
+			panic("twice in a slice: " + r.id)
+		}
+		parts[r.id] = r.weight
 	}
 	return parts
 }

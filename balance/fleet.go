@@ -34,7 +34,7 @@ type fleet struct {
 
 	// mean is that of the latencies of members, in seconds.
 	mean    sample
-	members atomic.Pointer[[]reached]
+	members atomic.Pointer[[]reached] // those in this client's subset
 
 	mu      sync.Mutex
 	rebuild func(now time.Duration) // makes the set that is picked from; call with mu held
@@ -54,7 +54,7 @@ type record struct {
 	id    string // immutable
 
 	// The fleet's mu guards what follows.
-	member   bool
+	reached  bool          // whether it is one of the fleet's members
 	ejected  time.Duration // until when; 0 if it is not
 	admitted time.Duration // when it was last ejected no longer
 	backoff  int           // how many times BaseEjection the last ejection lasted
@@ -187,9 +187,7 @@ func (f *fleet) tooFewSucceed(n *node, failures int64, now time.Duration) bool {
 	if f.health.SuccessRate == 0 {
 		return false
 	}
-	counts := n.counts.Load()
-	// This request is still among those under way.
-	ended := int64(counts>>inFlightBits) - int64(counts&inFlightMask) + 1
+	ended := n.ended()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w := &n.window
@@ -204,7 +202,7 @@ func (f *fleet) tooFewSucceed(n *node, failures int64, now time.Duration) bool {
 // for as long as its history asks.
 func (f *fleet) eject(n *node, now, d time.Duration) {
 	f.mu.Lock()
-	if !n.member || n.ejected > now || f.ejected(now) >= f.health.maxEjected(len(*f.members.Load())) {
+	if !n.reached || n.ejected > now || f.ejected(now) >= f.health.maxEjected(len(*f.members.Load())) {
 		f.mu.Unlock()
 		return
 	}
@@ -296,6 +294,9 @@ func (f *fleet) refresh(now time.Duration, changed bool) {
 func (f *fleet) admit(n *node, now time.Duration) {
 	n.ejected, n.admitted = 0, now
 	n.streak.Store(0)
+	n.mu.Lock()
+	n.window = window{start: now, ended: n.ended(), failures: n.failures.Load()}
+	n.mu.Unlock()
 	state := Healthy
 	if f.health.SlowStart > 0 {
 		n.warming, n.warmFrom = true, now

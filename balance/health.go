@@ -93,8 +93,14 @@ func (h Health) withDefaults() (Health, error) {
 	}
 	orDefault(&h.Panic, 0.5)
 	orDefault(&h.SlowStart, 10*time.Second)
+	for _, d := range []*time.Duration{&h.Penalty, &h.BaseEjection, &h.MaxEjection, &h.SlowStart} {
+		*d = min(*d, forEver)
+	}
 	return h, nil
 }
+
+// forEver is what counts as that: sums of a few such times do not overflow.
+const forEver = 30 * 365 * 24 * time.Hour
 
 // orDefault replaces 0 by the default and what is negative by 0.
 func orDefault[N int | float64 | time.Duration](field *N, value N) {
@@ -109,7 +115,11 @@ func (h *Health) maxEjected(n int) int {
 	if h.MaxEjected < 0 {
 		return 0
 	}
-	return min(max(1, int(h.MaxEjected*float64(n))), max(0, n-h.Keep))
+	most := int(h.MaxEjected * float64(n))
+	if float64(most+1)/float64(n) <= h.MaxEjected {
+		most++ // 0.57 of 100 is 56.99...
+	}
+	return min(max(1, most), max(0, n-h.Keep))
 }
 
 // leastWarmth is the part of its share that a backend begins with.

@@ -165,18 +165,24 @@ func TestWhatIsKnownFadesTowardTheMean(t *testing.T) {
 		s.observe(all)
 		require.NotContains(t, s.shares(200), "b0")
 	}
+	for i := 1; i < n; i++ { // not all alike
+		all[fmt.Sprint("b", i)] = time.Duration(8000+500*i) * time.Microsecond
+	}
 	for range 60 {
 		s.now += time.Second
 		s.observe(all)
 	}
-	require.InDelta(t, 0.1, s.shares(10_000)["b0"], 0.05, "it is tried again")
+	s.served = 0
+	require.InDelta(t, 0.1, s.shares(10_000)["b0"], 0.08, "it is tried again")
+	require.Positive(t, s.shares(10_000)["b0"])
 
 	// Of a backend that is new nothing is known: it is like the mean.
 	require.NoError(t, s.Update(append(equals(n)[1:], balance.Backend[string]{ID: "new", Value: "new"})))
 	s.now += time.Minute
 	delete(all, "b1")
 	s.observe(all)
-	require.InDelta(t, 0.1, s.shares(10_000)["new"], 0.05)
+	require.InDelta(t, 0.1, s.shares(10_000)["new"], 0.08)
+	require.Positive(t, s.shares(10_000)["new"])
 }
 
 // A pick is blind if nothing is under way and nothing has been heard lately.
@@ -237,6 +243,23 @@ func TestReportsBreakTies(t *testing.T) {
 	}
 }
 
+// Those that do not tell of their load hide nothing of the others'.
+func TestReportsBreakTiesOfThoseThatReport(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{3, 4, 5} {
+		s := stage(t, balance.LeastRequest(balance.LeastRequestOptions{Choices: 5}), balance.Options{}, n)
+		for i := 1; i < n; i++ { // not b0
+			p := s.pickOf(fmt.Sprint("b", i))
+			p.Done(nil)
+			p.Report(balance.Load{InFlight: int64(n - i)})
+		}
+		shares := s.shares(2000)
+		require.Len(t, shares, 2, "of %d", n)
+		require.InDelta(t, 0.5, shares["b0"], 0.06)
+		require.InDelta(t, 0.5, shares[fmt.Sprint("b", n-1)], 0.06)
+	}
+}
+
 // However many write at the same time, the highest of them is not lost.
 func TestNoPeakIsLost(t *testing.T) {
 	t.Parallel()
@@ -268,11 +291,12 @@ func TestASampleKeepsItsValueAndAge(t *testing.T) {
 		value := rapid.Float64Range(1e-9, 1e9).Draw(t, "value")
 		// Past the wrap of the ticks, after 208 days.
 		at := time.Duration(rapid.Int64Range(0, int64(3*208*24*time.Hour)).Draw(t, "at"))
-		age := time.Duration(rapid.Int64Range(0, int64(100*24*time.Hour)).Draw(t, "age"))
+		age := time.Duration(rapid.Int64Range(0, int64(208*24*time.Hour)).Draw(t, "age"))
 		got, gotAge := balance.Unpack(balance.Pack(value, at), at+age)
 		require.InEpsilon(t, value, got, 1.0/(1<<16))
 		require.InDelta(t, float64(age), float64(gotAge), 1<<14)
-		_, gotAge = balance.Unpack(balance.Pack(value, at+age), at)
+		later := time.Duration(rapid.Int64Range(0, int64(17*time.Second)).Draw(t, "later"))
+		_, gotAge = balance.Unpack(balance.Pack(value, at+later), at)
 		require.LessOrEqual(t, gotAge, time.Duration(1<<14), "of the future is of now")
 	})
 }

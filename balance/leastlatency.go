@@ -17,20 +17,20 @@ const defaultDecay = 10 * time.Second
 
 // LeastLatency returns the strategy that draws two backends at random, by weight, and
 // picks the one on which a request is expected to end first: by its average latency,
-// times the requests under way there and this one. The first wins if they are within a
-// twentieth. It is for backends that are not
+// times the requests under way there and this one. It is for backends that are not
 // equally fast, and for clients that each have few requests under way, since a latency
-// is remembered where a count is not. Up to four backends it compares all.
+// is remembered where a count is not. Up to four backends it compares all, and takes
+// any of those that are within a twentieth.
 //
 // The average is much like Finagle's peak EWMA: a latency above it replaces it at once,
-// though by no more than half, and one below it weighs the more, the longer
-// nothing was heard. What was learnt fades toward
-// the mean of all backends, and a backend of which nothing is known is expected to be
-// like that mean, so that a slow one is tried again without looking like the fastest.
-// Requests that failed or were broken off are heeded only if they took longer than
-// expected.
+// though by no more than half, and one below it weighs the more, the longer nothing was
+// heard. What was learnt fades toward the mean of all backends, and a backend of which
+// nothing is known is expected to be like that mean, so that a slow one is tried again
+// without looking like the fastest. Requests that failed or were broken off are heeded
+// only if they took longer than expected.
 //
-// It costs two looks at the clock more than [LeastRequest], and two exponentials.
+// It costs two looks at the clock more than [LeastRequest], and some arithmetic; every
+// 64th of Decay at most, one end of a request costs O(n), to take the mean.
 func LeastLatency(o LatencyOptions) Strategy { return latencyStrategy{o} }
 
 type latencyStrategy struct{ options LatencyOptions }
@@ -68,7 +68,7 @@ func (c *chooser) fastestOf(s *set, now time.Duration) int {
 	if bits%blindOneIn == 0 {
 		c.blind.see(bits, xBlind && yBlind)
 	}
-	if y < alike*x {
+	if y < x {
 		return j
 	}
 	return i
@@ -89,14 +89,16 @@ func (c *chooser) fasterOfPair(s *set, bits uint64, now time.Duration) int {
 		unknown := (!xKnown || xAge > f.decay) && (!yKnown || yAge > f.decay)
 		c.blind.see(bits, p+q == 0 && unknown)
 	}
-	if y*(q+1) < alike*x*(p+1) || x == 0 && q < p {
+	if y*(q+1) < x*(p+1) || x == 0 && q < p {
 		return j
 	}
 	return i
 }
 
-// alike is the part of a cost below which another is less. Those that are closer are as
-// good: what chance makes of them should not send everybody to the same one.
+// alike is the part of a cost below which another is less, where all are compared. Those
+// that are closer are as good: what chance makes of them should not send everybody to the
+// same one. Of two that are drawn, chance has already had its say, and what is left of a
+// latency that has nearly faded still tells the slow from the fast.
 const alike = 0.95
 
 // fastestOfAll compares all backends of a small set. It begins anywhere, since the

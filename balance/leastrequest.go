@@ -135,14 +135,12 @@ func (c *chooser) leastOfMany(s *set, now time.Duration) int {
 
 // leastOfFew is leastOfAll in its plainest form, which is the usual one.
 func (c *chooser) leastOfFew(s *set) int {
-	if s.nodes[0].reported.word.Load() != 0 {
-		return c.leastOfAll(s, calm)
-	}
 	bits := c.rand()
 	var tied [fullScan]uint8
-	count, least, busy := 0, int64(math.MaxInt64), int64(0)
+	count, least, busy, told := 0, int64(math.MaxInt64), int64(0), uint64(0)
 	for i, n := range s.nodes {
 		load := n.inFlight()
+		told |= n.reported.word.Load()
 		busy |= load
 		if load < least {
 			least, count = load, 0
@@ -151,6 +149,9 @@ func (c *chooser) leastOfFew(s *set) int {
 			tied[count%fullScan] = uint8(i)
 			count++
 		}
+	}
+	if told != 0 {
+		return c.leastOfAll(s, calm)
 	}
 	if bits%blindOneIn == 0 {
 		c.blind.see(bits, busy == 0)
@@ -167,38 +168,39 @@ func (c *chooser) leastOfAll(s *set, now time.Duration) int {
 	return c.leastAmong(s, now, all[:len(s.nodes)])
 }
 
-// leastAmong returns the least busy of at most maxChoices candidates. Among those
-// that are equally busy it draws by weight.
+// leastAmong returns the least busy of at most maxChoices candidates. Of those that are
+// equally busy it leaves out the ones that report more load than another, and draws by
+// weight.
 func (c *chooser) leastAmong(s *set, now time.Duration, candidates []int) int {
 	var tied [maxChoices]int
 	n := 0
 	bits := c.rand()
-	least, most := s.load(candidates[0], now), 0.0
+	least, most := math.Inf(1), 0.0
 	for _, i := range candidates {
 		load := s.load(i, now)
 		most = max(most, load)
-		if load > least || n > 0 && load == least && s.reportsLess(tied[0], i) {
-			continue
-		}
-		if load < least || n > 0 && s.reportsLess(i, tied[0]) {
+		if load < least {
 			least, n = load, 0
 		}
-		tied[n] = i
-		n++
+		if load == least {
+			tied[n] = i
+			n++
+		}
 	}
 	c.blind.see(bits, most == 0)
+	best := s.reportLeast(tied[:n])
 	switch {
-	case n == 1:
-		return tied[0]
+	case len(best) == 1:
+		return best[0]
 	case s.inverse == nil && s.warming == nil:
-		return tied[below(uint32(bits>>32), n)]
+		return best[below(uint32(bits>>32), len(best))]
 	default:
-		return drawTied(s, now, tied[:n], float64(bits>>11)/(1<<53))
+		return s.drawTied(best, now, float64(bits>>11)/(1<<53))
 	}
 }
 
 // drawTied draws one of a few by weight; u is in [0, 1).
-func drawTied(s *set, now time.Duration, tied []int, u float64) int {
+func (s *set) drawTied(tied []int, now time.Duration, u float64) int {
 	sum := 0.0
 	for _, i := range tied {
 		sum += s.weight(i, now)

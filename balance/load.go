@@ -2,6 +2,7 @@ package balance
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -46,15 +47,46 @@ func (f *fleet) report(n *node, l Load) {
 	}
 }
 
+// told returns what a backend reported, if it did so lately.
+func (n *node) told(now time.Duration) (load float64, ok bool) {
+	load, age := unpack(n.reported.word.Load(), now)
+	return load, load > 0 && age < reportAge
+}
+
 // reportsLess reports whether backends i and j both told of their load lately, and i
 // of less.
 func (s *set) reportsLess(i, j int) bool {
-	x, y := s.nodes[i].reported.word.Load(), s.nodes[j].reported.word.Load()
-	if x == 0 || y == 0 {
+	a, b := s.nodes[i], s.nodes[j]
+	if a.reported.word.Load() == 0 || b.reported.word.Load() == 0 {
 		return false
 	}
 	now := s.fleet.clock()
-	load, age := unpack(x, now)
-	other, otherAge := unpack(y, now)
-	return load < other && age < reportAge && otherAge < reportAge
+	x, xOK := a.told(now)
+	y, yOK := b.told(now)
+	return xOK && yOK && x < y
+}
+
+// reportLeast returns some backends without those that lately told of more load than
+// another of them did. It reorders them.
+func (s *set) reportLeast(some []int) []int {
+	if len(some) == 1 || !slices.ContainsFunc(some, func(i int) bool { return s.nodes[i].reported.word.Load() != 0 }) {
+		return some
+	}
+	now, least := s.fleet.clock(), math.Inf(1)
+	for _, i := range some {
+		if load, ok := s.nodes[i].told(now); ok {
+			least = min(least, load)
+		}
+	}
+	n := 0
+	for _, i := range some {
+		if load, ok := s.nodes[i].told(now); !ok || load <= least {
+			some[n] = i
+			n++
+		}
+	}
+	if n == 0 {
+		return some // they told of more in between
+	}
+	return some[:n]
 }

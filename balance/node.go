@@ -39,6 +39,12 @@ func (n *node) begin()          { n.counts.Add(onePick) }
 func (n *node) end()            { n.counts.Add(^uint64(0)) }
 func (n *node) inFlight() int64 { return int64(n.counts.Load() & inFlightMask) }
 
+// ended is the number of requests that have ended, unless the picks started again.
+func (n *node) ended() int64 {
+	counts := n.counts.Load()
+	return int64(counts>>inFlightBits) - int64(counts&inFlightMask)
+}
+
 func (n *node) oneOf(ids []string) bool {
 	return slices.Contains(ids, n.id)
 }

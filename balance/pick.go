@@ -46,13 +46,14 @@ func (s pickState) start() time.Duration { return time.Duration(s >> stateBits) 
 func (p *Pick[T]) Done(err error) {
 	n, state := p.node, p.state
 	p.state = 0
-	if err != nil || state != open || n.streak.Load() != 0 {
-		if state&open == 0 {
-			return
-		}
+	if err == nil && state == open && n.streak.Load() == 0 {
+		n.end()
+		return
+	}
+	if state&open != 0 {
+		n.end() // first: a Classify or OnChange that panics must leave nothing under way
 		n.fleet.settle(n, state, err)
 	}
-	n.end()
 }
 
 // Observe tells the latency of the request when it is known before its end, as the

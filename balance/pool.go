@@ -88,7 +88,7 @@ func (p *pool) best(c *chooser, s *set, now time.Duration) int {
 func (p *pool) prune(s *set, now time.Duration) {
 	maxAge := p.options.MaxAge
 	if maxAge == 0 {
-		if maxAge = duration(p.fleet.meanLatency()); maxAge == 0 {
+		if maxAge = 2 * duration(p.fleet.meanLatency()); maxAge == 0 {
 			maxAge = time.Second
 		}
 	}
@@ -152,7 +152,8 @@ func (p *pool) use(k int, s *set, now time.Duration) {
 		return
 	}
 	if p.worstOut = !p.worstOut; p.worstOut && len(p.probes) > 0 {
-		p.probes = slices.Delete(p.probes, p.worst(s, now), p.worst(s, now)+1)
+		k = p.worst(s, now)
+		p.probes = slices.Delete(p.probes, k, k+1)
 	} else {
 		p.probes = slices.Delete(p.probes, 0, 1)
 	}
@@ -235,10 +236,8 @@ func (p *pool) send(n *node) {
 	p.options.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), p.options.Timeout)
 		defer cancel()
+		defer p.ended() // also if the prober panics
 		load, err := p.prober.Probe(ctx, n.id)
-		p.mu.Lock()
-		p.underWay--
-		p.mu.Unlock()
 		switch {
 		case err != nil:
 			p.forget(n)
@@ -247,6 +246,12 @@ func (p *pool) send(n *node) {
 			p.add(n, load, p.fleet.clock())
 		}
 	})
+}
+
+func (p *pool) ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.underWay--
 }
 
 // recentLoads are the requests in flight of the last probes, of which quantiles are

@@ -28,8 +28,8 @@ type PrequalOptions struct {
 	Pool int
 
 	// MaxAge is for how long a probe is heeded. It should be about as long as a request
-	// takes: until then the backend's queue has changed. 0 means the average latency of
-	// the backends, and a second while none is known.
+	// takes: until then the backend's queue has changed. 0 means twice the average latency
+	// of the backends, and a second while none is known.
 	MaxAge time.Duration
 
 	// Hot is the quantile of the requests in flight, over recent probes, above which a
@@ -41,7 +41,8 @@ type PrequalOptions struct {
 	// Timeout is how long a probe may take. 0 means a second.
 	Timeout time.Duration
 
-	// Go runs a probe. Nil means in a goroutine of its own.
+	// Go runs a probe, sooner or later: one that it drops is under way for ever. Nil means
+	// in a goroutine of its own.
 	Go func(probe func())
 }
 

@@ -119,7 +119,7 @@ func TestOldProbesAreNotHeeded(t *testing.T) {
 	all["b0"] = balance.Load{Latency: time.Millisecond}
 	for maxAge, old := range map[time.Duration]time.Duration{
 		time.Second: 1100 * time.Millisecond,
-		0:           12 * time.Millisecond, // the latency is 10
+		0:           22 * time.Millisecond, // the latency is 10
 	} {
 		s := probed(t, all, balance.PrequalOptions{MaxAge: maxAge, Probes: 10}, 10)
 		require.Greater(t, s.shares(1000)["b0"], 0.9)
@@ -268,6 +268,23 @@ func TestProbesAreBoundedAndEnd(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, underWay.Load())
 	})
+}
+
+// A probe that panics, in a Go that recovers, is under way no longer.
+func TestProbesThatPanicEnd(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	boom := proberFunc(func(context.Context, string) (balance.Load, error) {
+		calls++
+		panic("boom")
+	})
+	recovers := func(probe func()) {
+		defer func() { _ = recover() }()
+		probe()
+	}
+	s := stage(t, balance.Prequal(boom, balance.PrequalOptions{Go: recovers, Pool: 2}), balance.Options{}, 10)
+	s.shares(100)
+	require.Equal(t, 300, calls)
 }
 
 func TestPrequalMayBeUsedByManyGoroutines(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 
 // RoundRobin returns the strategy by which the backends take turns, each as often
 // as its weight says. It knows nothing of load. An update of the set does not begin
-// the turns anew, so that frequent updates do not favour the first backends.
+// the turns anew, so that frequent updates do not favour the first backends, and each
+// balancer begins anywhere, so that many clients do not go round in step.
 //
 // With equal weights a turn is one atomic addition and a division. Otherwise the
 // turns follow a table, made when the set changes, of 64 turns a backend on the
@@ -22,6 +23,8 @@ type roundRobinStrategy struct{}
 
 func (roundRobinStrategy) configure(c *chooser, _ *fleet) error {
 	c.kind = roundRobin
+	// Many clients that begin at the same backend would go round in step.
+	c.turn.Store(c.rand() >> 1)
 	return nil
 }
 

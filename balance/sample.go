@@ -9,20 +9,25 @@ import (
 // sample is a positive number and the time that it is of, in one word, so that both
 // change together. The zero sample has no value.
 //
-// The number is a float32 without its sign and its last 7 bits: 17 significant bits.
-// The time counts 16 microseconds and starts again after 208 days, so that a sample
-// may be older by half of that and still be told from one of the future.
+// The number is a float32 without its sign and its last 7 bits: 17 significant bits. The
+// time counts 16 microseconds and starts again after 208 days, the last 17 seconds of
+// which stand for the future.
 type sample struct{ word atomic.Uint64 }
 
 const (
 	tickShift = 14 // nanoseconds to ticks, as a power of two
 	tickBits  = 40
 	tickMask  = 1<<tickBits - 1
+
+	futureTicks = 1 << 20
 )
 
 func pack(value float64, at time.Duration) uint64 {
 	bits := math.Float32bits(float32(value))
-	return uint64((bits+1<<6)>>7)<<tickBits | uint64(at)>>tickShift&tickMask
+	// Up or down at random, by the time: an average that fades in steps which are smaller
+	// than half of the last bit would stand still if it were rounded to the nearest.
+	bits += uint32(uint64(at) * 0x9e3779b97f4a7c15 >> (64 - 7))
+	return uint64(bits>>7)<<tickBits | uint64(at)>>tickShift&tickMask
 }
 
 // unpack returns the value of a word and how old it is. A word of the future, which
@@ -30,7 +35,7 @@ func pack(value float64, at time.Duration) uint64 {
 func unpack(word uint64, now time.Duration) (value float64, age time.Duration) {
 	value = float64(math.Float32frombits(uint32(word>>tickBits) << 7))
 	ticks := (uint64(now)>>tickShift - word) & tickMask
-	if ticks > tickMask/2 {
+	if ticks > tickMask-futureTicks {
 		return value, 0
 	}
 	return value, time.Duration(ticks << tickShift)

@@ -45,17 +45,26 @@ func (s *set) weigh(weights []float64, k kind) {
 	if !slices.ContainsFunc(weights, func(w float64) bool { return w != weights[0] }) {
 		return
 	}
-	// Relative to the heaviest, so that no sum or quotient overflows.
-	heaviest := slices.Max(weights)
+	relative(weights)
 	s.inverse = make([]float64, len(weights))
-	for i := range weights {
-		weights[i] = max(weights[i]/heaviest, leastWeight)
-		s.inverse[i] = 1 / weights[i]
+	for i, w := range weights {
+		s.inverse[i] = 1 / w
 	}
 	if k == roundRobin {
 		s.schedule = newSchedule(weights)
 	} else {
 		s.alias = newAlias(weights)
+	}
+}
+
+// relative divides weights by the heaviest.
+func relative(weights []float64) {
+	heaviest := 0.0
+	for _, w := range weights {
+		heaviest = max(heaviest, w)
+	}
+	for i := range weights {
+		weights[i] = max(weights[i]/heaviest, leastWeight)
 	}
 }
 

@@ -102,10 +102,11 @@ func (b *Balancer[T]) stats() (*members[T], []Stats) {
 			Failures: n.failures.Load(),
 			Latency:  duration(latency),
 		}
+		// By the time: what is due is done only for those in this client's subset.
 		switch {
 		case n.ejected > now:
 			stats[i].State = Ejected
-		case n.warming:
+		case n.warming && now-n.warmFrom < f.health.SlowStart:
 			stats[i].State = Warming
 		}
 	}

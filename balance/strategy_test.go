@@ -161,9 +161,25 @@ func TestScheduleGivesEachItsTurnsEvenlySpread(t *testing.T) {
 	})
 }
 
+// Many clients that all began at the first would go round in step.
+func TestRoundRobinBeginsAnywhere(t *testing.T) {
+	t.Parallel()
+	first := map[string]int{}
+	for seed := range uint64(400) {
+		b := seeded(t, balance.RoundRobin(), seed)
+		require.NoError(t, b.Update(equals(4)))
+		p, err := b.Pick()
+		require.NoError(t, err)
+		first[p.ID()]++
+	}
+	for id, n := range first {
+		require.InDelta(t, 100, n, 40, id)
+	}
+}
+
 func TestRoundRobinTakesTurnsAndGoesOnAfterAnUpdate(t *testing.T) {
 	t.Parallel()
-	b := seeded(t, balance.RoundRobin(), 1)
+	b := fromTheFirst(t)
 	var order []string
 	for range 6 {
 		require.NoError(t, b.Update(equals(3)))

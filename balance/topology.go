@@ -68,9 +68,14 @@ func (t topology) withDefaults() (topology, error) {
 		return t, fmt.Errorf("balance: Subset.Size is %d, expected 0 (for all) or more", s.Size)
 	} else if s.Size > 0 && (s.Client < 0 || s.Client >= s.Clients) {
 		return t, fmt.Errorf("balance: Subset.Client is %d of Clients %d, expected 0 to Clients-1", s.Client, s.Clients)
+	} else if s.Size > 0 && s.Clients > maxClients {
+		return t, fmt.Errorf("balance: Subset.Clients is %d, expected at most %d", s.Clients, maxClients)
 	}
 	return t, nil
 }
+
+// maxClients keeps the numbers of a ring within 64 bits.
+const maxClients = 1 << 30
 
 // slice returns the part of a ring of backends that is this client's.
 //
@@ -85,17 +90,22 @@ func (s Subset) slice(ring []reached) []reached {
 		return cmp.Or(cmp.Compare(place(a.id), place(b.id)), cmp.Compare(a.id, b.id))
 	})
 	// In units of a backend's width times the number of clients, which are whole.
-	width := (s.Size*s.Clients + n - 1) / n * n
-	start := s.Client * n
-	if width >= n*s.Clients {
+	count, clients := int64(n), int64(s.Clients)
+	width := (int64(s.Size)*clients + count - 1) / count * count
+	start := int64(s.Client) * count
+	if width >= count*clients {
 		return ring
 	}
 	var mine []reached
 	for at := start; at < start+width; {
-		end := min((at/s.Clients+1)*s.Clients, start+width)
-		r := ring[at/s.Clients%n]
-		r.weight *= float64(end-at) / float64(s.Clients)
-		mine = append(mine, r)
+		end := min((at/clients+1)*clients, start+width)
+		r := ring[at/clients%count]
+		r.weight *= float64(end-at) / float64(clients)
+		if len(mine) > 0 && mine[0].node == r.node {
+			mine[0].weight += r.weight // the slice ends in the backend that it began in
+		} else {
+			mine = append(mine, r)
+		}
 		at = end
 	}
 	return mine
@@ -139,7 +149,7 @@ func (t topology) eligible(all []reached, panicBelow float64, now time.Duration)
 			thereHealthy += r.weight
 		}
 	}
-	if len(healthy) == 0 || float64(len(healthy)) < panicBelow*float64(len(all)) {
+	if len(healthy) == 0 || float64(len(healthy))/float64(len(all)) < panicBelow {
 		return all
 	}
 	if local < t.zone.Min || local == 0 || local == len(healthy) {

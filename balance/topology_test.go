@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -162,14 +163,80 @@ func TestASubsetIsTakenOfEachSideOfTheZoneBorder(t *testing.T) {
 	require.Zero(t, zoneShare(elsewhere))
 }
 
+// The slice of client 5 ends in the backend that it begins in.
+func TestASliceThatEndsWhereItBeganHasEachBackendOnce(t *testing.T) {
+	t.Parallel()
+	parts := balance.Slice(balance.Subset{Client: 5, Clients: 8, Size: 2}, equals(3))
+	require.Len(t, parts, 3)
+	require.InDelta(t, 18.0/8, parts["b0"]+parts["b1"]+parts["b2"], 1e-9)
+}
+
+func TestASubsetOfManyClients(t *testing.T) {
+	t.Parallel()
+	const clients = 1 << 30
+	for _, client := range []int{0, clients / 3, clients - 1} {
+		parts := balance.Slice(balance.Subset{Client: client, Clients: clients, Size: 12}, equals(1000))
+		require.GreaterOrEqual(t, len(parts), 12)
+		require.LessOrEqual(t, len(parts), 14)
+	}
+}
+
+// What is outside of the subset gets no picks, so that nothing is due for it: its state
+// must still be right, and a late failure must not eject it.
+func TestStatesOutsideOfTheSubset(t *testing.T) {
+	t.Parallel()
+	for client := range 3 {
+		o := balance.Options{Subset: balance.Subset{Client: client, Clients: 3, Size: 2}}
+		s := stage(t, balance.Random(), o, 6)
+		var open []balance.Pick[string]
+		for range 100 {
+			p, err := s.Pick()
+			require.NoError(t, err)
+			open = append(open, p)
+		}
+		require.NoError(t, s.Update(equals(40))) // another slice of the ring
+		s.now += 10 * time.Second
+		for backend, stats := range s.Stats() {
+			require.Equal(t, balance.Healthy, stats.State, backend.ID)
+		}
+		reached := s.shares(1000)
+		s.changes = nil
+		for i := range open {
+			if _, ok := reached[open[i].ID()]; !ok {
+				open[i].Done(errTest)
+				require.Equal(t, balance.Healthy, s.state(open[i].ID()))
+			}
+		}
+		require.Empty(t, s.changes)
+	}
+}
+
+func TestExtremeWeightsLeaveTheZonePreference(t *testing.T) {
+	t.Parallel()
+	for _, weight := range []float64{math.MaxFloat64, math.SmallestNonzeroFloat64} {
+		for name, strategy := range exactStrategies() {
+			s := stage(t, strategy, balance.Options{Zone: balance.Zone{Local: "a"}}, 0)
+			set := zoned(map[string]int{"a": 5, "b": 5})
+			for i := range set {
+				set[i].Weight = weight
+			}
+			require.NoError(t, s.Update(set))
+			shares := s.shares(2000)
+			require.InDelta(t, 1, zoneShare(shares), 1e-9, name)
+			require.Len(t, shares, 5)
+		}
+	}
+}
+
 func TestTopologyOutOfRangeIsRefused(t *testing.T) {
 	t.Parallel()
 	for field, o := range map[string]balance.Options{
-		"Zone.Min":      {Zone: balance.Zone{Min: -1}},
-		"Zone.Clients":  {Zone: balance.Zone{Clients: math.NaN()}},
-		"Zone.Clients ": {Zone: balance.Zone{Clients: 1.5}},
-		"Subset.Size":   {Subset: balance.Subset{Size: -1}},
-		"Subset.Client": {Subset: balance.Subset{Size: 3, Client: 3, Clients: 3}},
+		"Zone.Min":          {Zone: balance.Zone{Min: -1}},
+		"Zone.Clients":      {Zone: balance.Zone{Clients: math.NaN()}},
+		"Zone.Clients ":     {Zone: balance.Zone{Clients: 1.5}},
+		"Subset.Size":       {Subset: balance.Subset{Size: -1}},
+		"Subset.Client":     {Subset: balance.Subset{Size: 3, Client: 3, Clients: 3}},
+		"Subset.Clients is": {Subset: balance.Subset{Size: 3, Clients: 1<<30 + 1}},
 	} {
 		_, err := balance.New[string](balance.Random(), o)
 		require.ErrorContains(t, err, field)

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/evenkeel-go/evenkeel/balance"
 	"github.com/evenkeel-go/evenkeel/balance/sim"
 )
 
@@ -293,5 +294,13 @@ func TestRenderingNeedsChoice(t *testing.T) {
 			r := of(t, "rendering", "strategy="+s, seed)
 			assert.Less(t, r.P99, 0.9*turns.P99, s)
 		}
+	})
+}
+func TestFadingLatencyDoesNotCollapse(t *testing.T) {
+	seeds(t, func(t *testing.T, seed func(*sim.Config)) {
+		r := of(t, "heterogeneous", "clients=100/strategy=latency", seed, func(c *sim.Config) {
+			c.Strategy = balance.LeastLatency(balance.LatencyOptions{Decay: 10 * 100 * time.Millisecond})
+		})
+		assert.Less(t, r.P99, 200.0)
 	})
 }
