@@ -296,6 +296,7 @@ func TestRenderingNeedsChoice(t *testing.T) {
 		}
 	})
 }
+
 func TestFadingLatencyDoesNotCollapse(t *testing.T) {
 	seeds(t, func(t *testing.T, seed func(*sim.Config)) {
 		r := of(t, "heterogeneous", "clients=100/strategy=latency", seed, func(c *sim.Config) {
