@@ -117,12 +117,9 @@ func (f *fleet) failed(n *node, now time.Duration, err error) {
 	if f.pool != nil {
 		f.pool.forget(n)
 	}
-	if d := retryAfter(err); d > 0 {
-		f.eject(n, now, d)
-		return
-	}
-	if c := f.health.Consecutive; c > 0 && streak%c == 0 || f.tooFewSucceed(n, failures, now) {
-		f.eject(n, now, 0)
+	wish, c := max(retryAfter(err), 0), f.health.Consecutive
+	if wish > 0 || c > 0 && streak%c == 0 || f.tooFewSucceed(n, failures, now) {
+		f.eject(n, now, wish)
 	}
 }
 
@@ -280,11 +277,9 @@ func (f *fleet) refresh(now time.Duration, changed bool) {
 	if changed {
 		f.rebuild(now)
 	}
-	if end := f.penalised.Load(); end > int64(now) {
-		next = min(next, end)
-	}
 	f.due.Store(next)
-	// A failure that came in between has set another end, and found something due.
+	// Only now: a failure that came in between has set another end, and found something
+	// due.
 	if end := f.penalised.Load(); end > int64(now) {
 		f.setDue(time.Duration(end))
 	}

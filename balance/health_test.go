@@ -130,6 +130,26 @@ func TestALowSuccessRateEjects(t *testing.T) {
 	require.Equal(t, balance.Healthy, s.state("b3"), "five of six succeed")
 }
 
+func TestTheBoundsOfTheSuccessRateAreExact(t *testing.T) {
+	t.Parallel()
+	s := stage(t, balance.Random(), balance.Options{}, 10)
+	for range 20 {
+		s.end("b3", nil, 4)
+		s.end("b3", errTest, 1)
+	}
+	require.Equal(t, balance.Healthy, s.state("b3"), "0.8 of 100 are not less")
+
+	s.now += time.Minute // another interval, which begins with a failure
+	for range 49 {
+		s.end("b3", errTest, 1)
+		s.end("b3", nil, 1)
+	}
+	s.end("b3", nil, 1)
+	require.Equal(t, balance.Healthy, s.state("b3"))
+	s.end("b3", errTest, 1)
+	require.Equal(t, balance.Ejected, s.state("b3"), "the 100th")
+}
+
 func TestEjectionsEndByThemselvesAndGrow(t *testing.T) {
 	t.Parallel()
 	s := stage(t, balance.Random(), balance.Options{Health: balance.Health{SlowStart: -1}}, 10)
@@ -248,15 +268,21 @@ func TestABackendThatAsksForItIsLeftAlone(t *testing.T) {
 	s.now++
 	require.Contains(t, s.shares(1000), "b1")
 
+	s.end("b1", errTest, 4)
+	require.Equal(t, balance.Healthy, s.state("b1"), "its return begins a new row")
+	s.end("b1", nil, 1)
+
 	s.end("b1", askLater{errTest, 1 << 62}, 1)
 	s.now += 5 * time.Minute
 	require.Contains(t, s.shares(1000), "b1", "no longer than MaxEjection")
 
-	s.end("b1", askLater{errTest, 0}, 1)
-	require.Equal(t, balance.Healthy, s.state("b1"))
+	for _, nothing := range []time.Duration{0, -1, -1 << 63} {
+		s.end("b1", askLater{errTest, nothing}, 1)
+		require.Equal(t, balance.Healthy, s.state("b1"))
+	}
 
 	// What it asked for does not make the next ejection longer.
-	s.end("b1", errTest, 4)
+	s.end("b1", errTest, 2)
 	require.Equal(t, balance.Ejected, s.state("b1"))
 	s.now += 30 * time.Second
 	require.Equal(t, balance.Healthy, s.state("b1"))
@@ -403,6 +429,16 @@ func TestABackendThatReturnsStartsSlowly(t *testing.T) {
 		require.InDelta(t, 0.1/9.1, s.shares(20_000)["b4"], 0.004, name)
 		require.Equal(t, []string{"b4 ejected", "b4 warming"}, s.changes, name)
 	}
+}
+
+func TestABackendThatIsEjectedWarmsNoMore(t *testing.T) {
+	t.Parallel()
+	s := stage(t, balance.Random(), balance.Options{}, 9)
+	require.NoError(t, s.Update(equals(10)))
+	s.end("b9", errTest, 5)
+	s.now += 20 * time.Second
+	s.shares(1)
+	require.Equal(t, []string{"b9 ejected"}, s.changes)
 }
 
 // A deploy that replaces all backends at once must not starve any of them.
