@@ -248,6 +248,12 @@ func TestInPanicAllArePicked(t *testing.T) {
 		never.end(fmt.Sprint("b", i), errTest, 5)
 	}
 	require.Len(t, never.shares(1000), 1)
+
+	none := stage(t, balance.Random(), balance.Options{Health: balance.Health{MaxEjected: 1, Keep: -1, Panic: -1}}, 10)
+	for i := range 10 {
+		none.end(fmt.Sprint("b", i), errTest, 5)
+	}
+	require.Len(t, none.shares(1000), 10, "there is always one to pick")
 }
 
 // askLater is a failure with the wish to be left alone.
@@ -378,6 +384,40 @@ func TestPenaltiesFade(t *testing.T) {
 	require.InDelta(t, 0.1, s.shares(10_000)["b0"], 0.02)
 }
 
+// Nothing else that happens makes the balancer forget a penalty, nor does an earlier
+// one that has faded.
+func TestPenaltiesLast(t *testing.T) {
+	t.Parallel()
+	s := stage(t, balance.LeastRequest(balance.LeastRequestOptions{}), balance.Options{}, 10)
+	var others []string
+	for i := 1; i < 10; i++ {
+		others = append(others, fmt.Sprint("b", i))
+	}
+	two := func() (picks []balance.Pick[string]) { // of b0
+		for range 2 {
+			p, err := s.PickExcept(others...)
+			require.NoError(t, err)
+			picks = append(picks, p)
+		}
+		return picks
+	}
+	b0 := two()
+	b0[0].Done(errTest)
+	require.NoError(t, s.Update(equals(10)))
+	b0[1].Done(nil)
+	require.NotContains(t, s.shares(1000), "b0")
+	s.now += 4 * time.Second
+	require.NotContains(t, s.shares(1000), "b0")
+
+	s = stage(t, balance.LeastRequest(balance.LeastRequestOptions{}), balance.Options{}, 10)
+	b0 = two()
+	b0[0].Done(errTest)
+	s.now += 6 * time.Second
+	b0[1].Done(errTest)
+	s.now += 1500 * time.Millisecond
+	require.NotContains(t, s.shares(1000), "b0")
+}
+
 // When all fail, that says nothing of any.
 func TestBackendsThatAllFailArePickedEvenly(t *testing.T) {
 	t.Parallel()
@@ -395,67 +435,6 @@ func TestBackendsThatAllFailArePickedEvenly(t *testing.T) {
 		for id, share := range shares {
 			require.InDelta(t, 1.0/12, share/rounds, 0.25/12, "%s %s", name, id)
 		}
-	}
-}
-
-func TestABackendThatJoinsStartsSlowly(t *testing.T) {
-	t.Parallel()
-	for name, strategy := range exactStrategies() {
-		s := stage(t, strategy, balance.Options{}, 9)
-		s.now += time.Minute
-		require.Equal(t, balance.Healthy, s.state("b0"), "the first backends have no others to be protected by")
-		require.NoError(t, s.Update(equals(10)))
-		for _, c := range []struct{ after, warmth float64 }{{0, 0.1}, {0.5, 0.1}, {3, 0.3}, {5, 0.5}, {8, 0.8}} {
-			start := s.now
-			s.now += time.Duration(c.after * float64(time.Second))
-			require.Equal(t, balance.Warming, s.state("b9"), name)
-			want := c.warmth / (9 + c.warmth)
-			require.InDelta(t, want, s.shares(40_000)["b9"], 0.1*want+0.003, "%s after %v s", name, c.after)
-			s.now = start
-		}
-		s.now += 10 * time.Second
-		require.InDelta(t, 0.1, s.shares(40_000)["b9"], 0.01, name)
-		require.Equal(t, balance.Healthy, s.state("b9"))
-		require.Equal(t, []string{"b9 healthy"}, s.changes)
-	}
-}
-
-func TestABackendThatReturnsStartsSlowly(t *testing.T) {
-	t.Parallel()
-	for name, strategy := range exactStrategies() {
-		s := stage(t, strategy, balance.Options{}, 10)
-		s.end("b4", errTest, 5)
-		s.now += 30 * time.Second
-		require.InDelta(t, 0.1/9.1, s.shares(20_000)["b4"], 0.004, name)
-		require.Equal(t, []string{"b4 ejected", "b4 warming"}, s.changes, name)
-	}
-}
-
-func TestABackendThatIsEjectedWarmsNoMore(t *testing.T) {
-	t.Parallel()
-	s := stage(t, balance.Random(), balance.Options{}, 9)
-	require.NoError(t, s.Update(equals(10)))
-	s.end("b9", errTest, 5)
-	s.now += 20 * time.Second
-	s.shares(1)
-	require.Equal(t, []string{"b9 ejected"}, s.changes)
-}
-
-// A deploy that replaces all backends at once must not starve any of them.
-func TestSlowStartIsRelative(t *testing.T) {
-	t.Parallel()
-	for name, strategy := range exactStrategies() {
-		s := stage(t, strategy, balance.Options{}, 3)
-		next := equals(24)[12:]
-		require.NoError(t, s.Update(next))
-		for id, share := range s.shares(24_000) {
-			require.InDelta(t, 1.0/12, share, 0.02, "%s %s", name, id)
-		}
-		s.now += 4 * time.Second
-		require.NoError(t, s.Update(equals(25)[12:]))
-		shares := s.shares(24_000)
-		// A tenth against four tenths, a quarter.
-		require.InDelta(t, 0.25/12.25, shares["b24"], 0.006, name)
 	}
 }
 

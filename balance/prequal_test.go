@@ -156,6 +156,25 @@ func TestABackendThatFailsLosesItsProbes(t *testing.T) {
 	require.Positive(t, failed)
 }
 
+// What it answered before it failed is not believed, even if a failure costs nothing.
+func TestAFailureForgetsTheProbe(t *testing.T) {
+	t.Parallel()
+	never := proberFunc(func(context.Context, string) (balance.Load, error) { return balance.Load{InFlight: -1}, nil })
+	o := balance.PrequalOptions{MaxAge: time.Hour, Hot: -1, Go: inline}
+	s := stage(t, balance.Prequal(never, o), balance.Options{Health: balance.Health{Penalty: -1}}, 10)
+	picks := make([]balance.Pick[string], 10)
+	for i := range picks {
+		picks[i] = s.pickOf(fmt.Sprint("b", i))
+	}
+	for i := range picks {
+		picks[i].Report(balance.Load{InFlight: int64(1 + (i+6)%10)})
+	}
+	picks[4].Done(errTest) // the one that said it was the least busy
+	p, err := s.Pick()
+	require.NoError(t, err)
+	require.Equal(t, "b5", p.ID())
+}
+
 // One whose probes fail cannot be reached.
 func TestABackendThatFailsProbesGetsLess(t *testing.T) {
 	t.Parallel()

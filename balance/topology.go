@@ -152,7 +152,7 @@ func (t topology) eligible(all []reached, panicBelow float64, now time.Duration)
 	if len(healthy) == 0 || float64(len(healthy))/float64(len(all)) < panicBelow {
 		return all
 	}
-	if local < t.zone.Min || local == 0 || local == len(healthy) {
+	if local < t.zone.Min || local == len(healthy) {
 		return healthy
 	}
 	share := min(1, overprovision*hereHealthy/here)
