@@ -43,22 +43,24 @@
 // for 100; with neighbours that take two thirds of a backend's speed for a while; and
 // for the rendering of pages on few processors, some of them a hundred times as large.
 //
-//		              1 client  100 clients  slow quarter  same, 100 clients  neighbours  pages
-//		Random            23.3         22.2     overrun           overrun          31.6   22.3
-//		RoundRobin        12.4         36.4     overrun           overrun          23.9   29.0
-//		LeastRequest       7.5         18.7        27.3             447            18.3    9.6
-//		LeastLatency       7.7         18.0        15.3              67            18.8    9.4
-//		Prequal            6.3          8.7         6.7              20            11.7    9.5
+//	              1 client  100 clients  slow quarter  same, 100 clients  neighbours  pages
+//	Random            23.3         22.2       overrun            overrun        31.6   22.3
+//	RoundRobin        12.4         16.4       overrun            overrun        23.7   15.1
+//	LeastRequest       7.5         18.7          27.3              447          18.3    9.6
+//	LeastLatency       7.8         17.5          15.5               64          19.0    9.4
+//	Prequal            6.3          9.5           6.5               13          11.7    9.3
 //
-//	  - [LeastRequest], unless you know better: slow and busy backends get less, for the
-//	    price of a random number.
-//	  - [LeastLatency] if the backends are not equally fast and each client has few
-//	    requests under way. A latency is remembered, where a count is 0 again.
-//	  - [Prequal] if there are many clients, or backends share their machines with
-//	    others, and a probe is cheap against a request: it sends three for each.
-//	  - [RoundRobin] if requests are alike and the exact shares matter more than the
-//	    load.
-//	  - [Random] if nothing else is known to help, and to compare with.
+// In words:
+//
+//   - [LeastRequest], unless you know better: slow and busy backends get less, for the
+//     price of a random number.
+//   - [LeastLatency] if the backends are not equally fast and each client has few
+//     requests under way. A latency is remembered, where a count is 0 again.
+//   - [Prequal] if there are many clients, or backends share their machines with
+//     others, and a probe is cheap against a request: it sends three for each.
+//   - [RoundRobin] if requests are alike and the exact shares matter more than the
+//     load.
+//   - [Random] if nothing else is known to help, and to compare with.
 //
 // # Where two choices are the wrong tool
 //

@@ -32,7 +32,9 @@ type Health struct {
 	Volume      int
 
 	// MaxEjected is the largest part of the backends that may be ejected at a time,
-	// though one always may. 0 means 0.1. If it is negative, none ever is.
+	// though one always may. 0 means 0.1. If it is negative, none ever is. With 0.4 one of
+	// three zones may crash and be left out before the resolver says so; the price is
+	// that a fault which all share may eject so many.
 	MaxEjected float64
 
 	// Keep is the number of backends, the last ones, that are not ejected. 0 means 1.
