@@ -288,8 +288,9 @@ func TestABackendThatAsksForItIsLeftAlone(t *testing.T) {
 	}
 
 	// What it asked for does not make the next ejection longer.
-	s.end("b1", errTest, 2)
-	require.Equal(t, balance.Ejected, s.state("b1"))
+	s.end("b1", errTest, 1)
+	s.end("b1", askLater{errTest, -time.Hour}, 1)
+	require.Equal(t, balance.Ejected, s.state("b1"), "the fifth in a row")
 	s.now += 30 * time.Second
 	require.Equal(t, balance.Healthy, s.state("b1"))
 }

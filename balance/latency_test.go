@@ -257,6 +257,12 @@ func TestReportsBreakTiesOfThoseThatReport(t *testing.T) {
 		require.Len(t, shares, 2, "of %d", n)
 		require.InDelta(t, 0.5, shares["b0"], 0.06)
 		require.InDelta(t, 0.5, shares[fmt.Sprint("b", n-1)], 0.06)
+
+		s.now += time.Minute // what was told is too old
+		p := s.pickOf("b0")
+		p.Done(nil)
+		p.Report(balance.Load{})
+		require.Len(t, s.shares(2000), n)
 	}
 }
 

@@ -212,7 +212,7 @@ type targets struct {
 // with mu held.
 func (p *pool) targets(c *chooser, s *set, now time.Duration) (t targets) {
 	n := len(s.nodes)
-	p.credit = min(p.credit+p.options.Probes, maxProbes)
+	p.credit += p.options.Probes // what is left of before is less than 1
 	for p.credit >= 1 {
 		p.credit--
 		if t.count == n || p.underWay >= 4*p.options.Pool {

@@ -183,22 +183,86 @@ func TestABackendThatFailsProbesGetsLess(t *testing.T) {
 	s := probed(t, all, balance.PrequalOptions{}, 10)
 	require.Less(t, s.shares(10_000)["b0"], 0.01)
 	require.Zero(t, s.stats("b0").Failures)
+
+	// Also while there are no probes to choose by.
+	others := proberFunc(func(_ context.Context, id string) (balance.Load, error) {
+		if id == "b0" {
+			return balance.Load{}, errTest
+		}
+		return balance.Load{InFlight: -1}, nil
+	})
+	require.Less(t, probed(t, others, balance.PrequalOptions{}, 10).shares(10_000)["b0"], 0.01)
 }
 
 func TestReportsAreProbes(t *testing.T) {
 	t.Parallel()
+	require.Equal(t, "b4", reported(t, 10, 7, 8, 9, 10, 1, 2, 3, 4, 5, 6).next())
+}
+
+// reported returns a scene of n backends whose pool holds nothing but what the first of
+// them reported, in order.
+func reported(t *testing.T, n int, loads ...int64) *scene {
 	never := proberFunc(func(context.Context, string) (balance.Load, error) { return balance.Load{InFlight: -1}, nil })
-	s := probed(t, never, balance.PrequalOptions{MaxAge: time.Hour, Hot: -1}, 10)
+	s := probed(t, never, balance.PrequalOptions{MaxAge: time.Hour, Hot: -1}, n)
 	var picks []balance.Pick[string]
-	for i := range 10 {
+	for i := range loads {
 		picks = append(picks, s.pickOf(fmt.Sprint("b", i)))
 	}
 	for i := range picks {
-		picks[i].Report(balance.Load{InFlight: int64(1 + (i+6)%10)})
+		picks[i].Report(balance.Load{InFlight: loads[i]})
+		picks[i].Done(nil)
+	}
+	return s
+}
+
+func (s *scene) next() string {
+	p, err := s.Pick()
+	require.NoError(s.t, err)
+	return p.ID()
+}
+
+func TestAPickRemovesTheWorstProbeOrTheOldestByTurns(t *testing.T) {
+	t.Parallel()
+	s := reported(t, 10, 100, 101, 102, 103, 104, 105, 106, 107, 108, 0)
+	for range 3 {
+		require.Equal(t, "b9", s.next())
 	}
 	p, err := s.Pick()
 	require.NoError(t, err)
-	require.Equal(t, "b4", p.ID())
+	require.Equal(t, "b9", p.ID())
+	p.Done(errTest) // which leaves b2 to b6
+	require.Equal(t, "b2", s.next())
+}
+
+// By the paper's formula: twice, with 64 backends.
+func TestAProbeIsUsedSoOften(t *testing.T) {
+	t.Parallel()
+	s := reported(t, 64, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100, 0)
+	require.Equal(t, "b11", s.next())
+	require.Equal(t, "b11", s.next())
+	require.NotEqual(t, "b11", s.next())
+}
+
+// One probe alone has no other to be better than.
+func TestOneProbeDecidesNothing(t *testing.T) {
+	t.Parallel()
+	picked := 0
+	for n := range 20 {
+		if reported(t, 10+n, 0).next() == "b0" {
+			picked++
+		}
+	}
+	require.Less(t, picked, 8)
+}
+
+func TestALatencyThatIsUnknownIsNotTheLowest(t *testing.T) {
+	t.Parallel()
+	all := same(10, balance.Load{InFlight: 5, Latency: 10 * time.Millisecond})
+	all["b0"] = balance.Load{InFlight: 3, Latency: 10 * time.Millisecond}
+	all["b9"] = balance.Load{InFlight: 4}
+	shares := probed(t, all, balance.PrequalOptions{Probes: 16}, 10).shares(1000)
+	require.Greater(t, shares["b0"], 0.9)
+	require.Less(t, shares["b9"], 0.01)
 }
 
 // A warming backend gets less, although its probes say that it is idle.
