@@ -84,16 +84,10 @@ func (f *fleet) setDue(at time.Duration) {
 // settle judges the end of a request.
 func (f *fleet) settle(n *node, state pickState, err error) {
 	now := f.clock()
-	if err == nil {
-		if state&timed != 0 {
-			f.learn(n, max(now-state.start(), 1), now)
-		}
-		if n.streak.Load() != 0 {
-			n.streak.Store(0)
-		}
-		return
+	outcome := Success
+	if err != nil {
+		outcome = f.classify(err)
 	}
-	outcome := f.classify(err)
 	if state&timed != 0 {
 		latency := max(now-state.start(), 1)
 		if outcome == Success {
@@ -104,7 +98,9 @@ func (f *fleet) settle(n *node, state pickState, err error) {
 	}
 	switch outcome {
 	case Success:
-		n.streak.Store(0)
+		if n.streak.Load() != 0 {
+			n.streak.Store(0)
+		}
 	case Failure:
 		f.failed(n, now, err)
 	}

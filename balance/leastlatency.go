@@ -39,7 +39,7 @@ func (s latencyStrategy) configure(c *chooser, f *fleet) error {
 	if s.options.Decay < 0 {
 		return fmt.Errorf("balance: LatencyOptions.Decay is %v, expected 0 (for the default) or more", s.options.Decay)
 	}
-	c.kind, c.choices = leastLatency, defaultChoices
+	c.kind = leastLatency
 	if s.options.Decay > 0 {
 		f.decay = s.options.Decay
 	}
@@ -55,41 +55,18 @@ func (c *chooser) fastestOf(s *set, now time.Duration) int {
 	case n <= fullScan:
 		return c.fastestOfAll(s, now, bits)
 	case s.alias != nil || s.warming != nil:
-		if i = s.drawn(bits); s.warming != nil {
-			i = c.thin(s, now, i)
-		}
+		i = c.thin(s, now, s.drawn(bits))
 		j = c.another(s, now, i)
 	default:
-		return c.fasterOfPair(s, bits, now)
+		i, j = pair(bits, n)
 	}
 	mean := s.fleet.meanLatency()
 	x, xBlind := s.cost(i, mean, now)
 	y, yBlind := s.cost(j, mean, now)
-	if bits%blindOneIn == 0 {
-		c.blind.see(bits, xBlind && yBlind)
+	if sampled(bits) {
+		c.blind.see(xBlind && yBlind)
 	}
 	if y < x {
-		return j
-	}
-	return i
-}
-
-// fasterOfPair is fastestOf in the usual case: more than a few backends of equal
-// weight, of which none is warming.
-func (c *chooser) fasterOfPair(s *set, bits uint64, now time.Duration) int {
-	i, j := pair(bits, len(s.nodes))
-	a, b := s.nodes[i], s.nodes[j]
-	f := s.fleet
-	mean := f.meanLatency()
-	x, xAge, xKnown := f.expected(a, mean, now)
-	y, yAge, yKnown := f.expected(b, mean, now)
-	p := float64(a.inFlight()) + f.penaltyOf(a.penalty.word.Load(), now)
-	q := float64(b.inFlight()) + f.penaltyOf(b.penalty.word.Load(), now)
-	if bits%blindOneIn == 0 {
-		unknown := (!xKnown || xAge > f.decay) && (!yKnown || yAge > f.decay)
-		c.blind.see(bits, p+q == 0 && unknown)
-	}
-	if y*(q+1) < x*(p+1) || x == 0 && q < p {
 		return j
 	}
 	return i
@@ -105,10 +82,7 @@ const alike = 0.95
 // first one wins a tie.
 func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
 	n := len(s.nodes)
-	first := s.drawn(bits)
-	if s.warming != nil {
-		first = c.thin(s, now, first)
-	}
+	first := c.thin(s, now, s.drawn(bits))
 	best := first
 	mean := s.fleet.meanLatency()
 	least, blind := s.cost(first, mean, now)
@@ -120,7 +94,9 @@ func (c *chooser) fastestOfAll(s *set, now time.Duration, bits uint64) int {
 			least, best = cost, i
 		}
 	}
-	c.blind.see(bits, blind)
+	if sampled(bits) {
+		c.blind.see(blind)
+	}
 	return best
 }
 

@@ -84,8 +84,8 @@ func (c *chooser) leastOfPair(s *set) int {
 	i, j := pair(bits, len(s.nodes))
 	a, b := s.nodes[i], s.nodes[j]
 	x, y := a.inFlight(), b.inFlight()
-	if bits%blindOneIn == 0 {
-		c.blind.see(bits, x|y == 0)
+	if sampled(bits) {
+		c.blind.see(x|y == 0)
 	}
 	if y < x || y == x && b.reported.word.Load() != 0 && s.reportsLess(j, i) {
 		return j
@@ -97,7 +97,9 @@ func (c *chooser) leastOfPair(s *set) int {
 // busy.
 func (c *chooser) lesser(s *set, now time.Duration, bits uint64, i, j int) int {
 	x, y := s.load(i, now), s.load(j, now)
-	c.blind.see(bits, x == 0 && y == 0)
+	if sampled(bits) {
+		c.blind.see(x == 0 && y == 0)
+	}
 	if y < x || y == x && s.reportsLess(j, i) {
 		return j
 	}
@@ -153,8 +155,8 @@ func (c *chooser) leastOfFew(s *set) int {
 	if told != 0 {
 		return c.leastOfAll(s, calm)
 	}
-	if bits%blindOneIn == 0 {
-		c.blind.see(bits, busy == 0)
+	if sampled(bits) {
+		c.blind.see(busy == 0)
 	}
 	return int(tied[below(uint32(bits>>32), count)%fullScan])
 }
@@ -187,7 +189,9 @@ func (c *chooser) leastAmong(s *set, now time.Duration, candidates []int) int {
 			n++
 		}
 	}
-	c.blind.see(bits, most == 0)
+	if sampled(bits) {
+		c.blind.see(most == 0)
+	}
 	best := s.reportLeast(tied[:n])
 	switch {
 	case len(best) == 1:
@@ -217,10 +221,7 @@ func (s *set) drawTied(tied []int, now time.Duration, u float64) int {
 // leastOfWeighted compares candidates that are drawn by weight.
 func (c *chooser) leastOfWeighted(s *set, now time.Duration) int {
 	bits := c.rand()
-	best := s.drawn(bits)
-	if s.warming != nil {
-		best = c.thin(s, now, best)
-	}
+	best := c.thin(s, now, s.drawn(bits))
 	for range c.choices - 1 {
 		best = c.lesser(s, now, bits, best, c.another(s, now, best))
 	}

@@ -23,12 +23,8 @@ const (
 
 // classify is the default of Options.Classify.
 func classify(err error) Outcome {
-	switch {
-	case err == nil:
-		return Success
-	case errors.Is(err, context.Canceled):
+	if errors.Is(err, context.Canceled) {
 		return Ignored
-	default:
-		return Failure
 	}
+	return Failure
 }

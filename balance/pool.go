@@ -37,7 +37,7 @@ func (p *pool) choose(c *chooser, s *set, now time.Duration) int {
 	bits := c.rand()
 	p.mu.Lock()
 	i := p.best(c, s, now)
-	targets := p.targets(c, s, now)
+	targets := p.targets(c, s)
 	p.mu.Unlock()
 
 	for k := range targets.count {
@@ -46,7 +46,9 @@ func (p *pool) choose(c *chooser, s *set, now time.Duration) int {
 	if i < 0 {
 		return c.fastestOf(s, now)
 	}
-	c.blind.see(bits, false)
+	if sampled(bits) {
+		c.blind.see(false)
+	}
 	return i
 }
 
@@ -79,7 +81,7 @@ func (p *pool) best(c *chooser, s *set, now time.Duration) int {
 		return -1
 	}
 	i := p.probes[best].index
-	p.use(best, s, now)
+	p.use(best, s, now, hot)
 	return i
 }
 
@@ -141,7 +143,7 @@ func (p *pool) better(s *set, now time.Duration, a, b *probe, hot float64) bool 
 }
 
 // use notes that a request is sent on the word of a probe, and removes one probe.
-func (p *pool) use(k int, s *set, now time.Duration) {
+func (p *pool) use(k int, s *set, now time.Duration, hot float64) {
 	probe := &p.probes[k]
 	// With one request more, the latency is more in proportion.
 	probe.latency *= (probe.inFlight + 2) / (probe.inFlight + 1)
@@ -152,15 +154,14 @@ func (p *pool) use(k int, s *set, now time.Duration) {
 		return
 	}
 	if p.worstOut = !p.worstOut; p.worstOut && len(p.probes) > 0 {
-		k = p.worst(s, now)
+		k = p.worst(s, now, hot)
 		p.probes = slices.Delete(p.probes, k, k+1)
 	} else {
 		p.probes = slices.Delete(p.probes, 0, 1)
 	}
 }
 
-func (p *pool) worst(s *set, now time.Duration) (worst int) {
-	hot := p.recent.quantile(p.options.Hot)
+func (p *pool) worst(s *set, now time.Duration, hot float64) (worst int) {
 	for k := range p.probes {
 		if p.better(s, now, &p.probes[worst], &p.probes[k], hot) {
 			worst = k
@@ -210,7 +211,7 @@ type targets struct {
 
 // targets draws the backends to probe for one pick, distinct and at random. Call it
 // with mu held.
-func (p *pool) targets(c *chooser, s *set, now time.Duration) (t targets) {
+func (p *pool) targets(c *chooser, s *set) (t targets) {
 	n := len(s.nodes)
 	p.credit += p.options.Probes // what is left of before is less than 1
 	for p.credit >= 1 {

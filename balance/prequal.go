@@ -107,9 +107,8 @@ func (s prequalStrategy) configure(c *chooser, f *fleet) error {
 	if o.Go == nil {
 		o.Go = func(probe func()) { go probe() }
 	}
-	c.kind, c.choices = prequal, defaultChoices
-	c.pool = &pool{options: o, prober: s.prober, fleet: f}
-	f.pool = c.pool
+	c.kind = prequal
+	f.pool = &pool{options: o, prober: s.prober, fleet: f}
 	return nil
 }
 

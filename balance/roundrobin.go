@@ -29,14 +29,10 @@ func (roundRobinStrategy) configure(c *chooser, _ *fleet) error {
 }
 
 func (c *chooser) nextTurn(s *set, now time.Duration) int {
-	i := c.turnOf(s, now)
-	if s.warming != nil {
-		i = c.thin(s, now, i)
-	}
-	return i
+	return c.thin(s, now, c.turnOf(s))
 }
 
-func (c *chooser) turnOf(s *set, now time.Duration) int {
+func (c *chooser) turnOf(s *set) int {
 	turn := c.turn.Add(1) - 1
 	if s.schedule != nil {
 		return int(s.schedule[turn%uint64(len(s.schedule))])

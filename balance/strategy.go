@@ -29,9 +29,8 @@ func (k kind) timed() bool { return k >= leastLatency }
 // chooser chooses an index in a set. Apart from the counters it is immutable.
 type chooser struct {
 	kind    kind
-	choices int // of leastRequest and leastLatency
+	choices int // of leastRequest
 	rand    func() uint64
-	pool    *pool // of prequal
 
 	// The counters change with many picks, and what is around them hardly ever.
 	_     [64]byte
@@ -53,7 +52,7 @@ func (c *chooser) choose(s *set, now time.Duration) int {
 	case leastLatency:
 		return c.fastestOf(s, now)
 	case prequal:
-		return c.pool.choose(c, s, now)
+		return s.fleet.pool.choose(c, s, now)
 	default:
 		return c.draw(s, now)
 	}
@@ -68,11 +67,7 @@ func below(bits uint32, n int) int { return int(uint64(bits) * uint64(n) >> 32) 
 
 // draw returns a random index, by weight.
 func (c *chooser) draw(s *set, now time.Duration) int {
-	i := s.drawn(c.rand())
-	if s.warming != nil {
-		i = c.thin(s, now, i)
-	}
-	return i
+	return c.thin(s, now, s.drawn(c.rand()))
 }
 
 // drawn is the index that random bits draw, by weight.
@@ -91,12 +86,19 @@ const thinTries = 16
 // thin takes an index that was drawn with the probability that its warmth says, and
 // otherwise draws again, or takes the next turn.
 func (c *chooser) thin(s *set, now time.Duration, i int) int {
+	if s.warming == nil {
+		return i // the usual case, on its own so that it is inlined
+	}
+	return c.thinWarming(s, now, i)
+}
+
+func (c *chooser) thinWarming(s *set, now time.Duration, i int) int {
 	for range thinTries {
 		if w := s.warmth(i, now); w >= 1 || c.unit() < w {
 			break
 		}
 		if c.kind == roundRobin {
-			i = c.turnOf(s, now)
+			i = c.turnOf(s)
 		} else {
 			i = s.drawn(c.rand())
 		}
@@ -109,17 +111,12 @@ func (c *chooser) thin(s *set, now time.Duration, i int) int {
 // pick is blind, a contended addition for each.
 type blindness struct{ sampled, blind atomic.Uint64 }
 
-const (
-	blindOneIn = 64
-	blindShift = 6
-)
+// sampled reports whether a pick is one of those. The bits that say so are among those
+// which hardly matter to the draw.
+func sampled(bits uint64) bool { return bits%64 == 0 }
 
-// see takes a pick into account that random bits chose to be a sample. The bits that
-// say so are among those which hardly matter to the draw.
-func (b *blindness) see(bits uint64, blind bool) {
-	if bits%blindOneIn != 0 {
-		return
-	}
+// see takes a pick into account that is sampled.
+func (b *blindness) see(blind bool) {
 	b.sampled.Add(1)
 	if blind {
 		b.blind.Add(1)

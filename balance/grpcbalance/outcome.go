@@ -44,16 +44,12 @@ const backendsFault = codeSet(1<<codes.Unknown | 1<<codes.DeadlineExceeded | 1<<
 // errIgnored is the outcome of an RPC that says nothing of its backend.
 var errIgnored = errors.New("grpcbalance: says nothing of the backend")
 
-// classify judges what judge returns.
+// classify judges the errors that judge returns.
 func classify(err error) balance.Outcome {
-	switch err {
-	case nil:
-		return balance.Success
-	case errIgnored:
+	if err == errIgnored {
 		return balance.Ignored
-	default:
-		return balance.Failure
 	}
+	return balance.Failure
 }
 
 // judge returns what the balancer should make of the end of an RPC: nil for a

@@ -16,10 +16,7 @@ import (
 //
 //	Classify: func(err error) balance.Outcome {
 //		var status *httpbalance.StatusError
-//		switch {
-//		case err == nil:
-//			return balance.Success
-//		case errors.Is(err, context.Canceled), errors.As(err, &status) && status.Code == 429:
+//		if errors.Is(err, context.Canceled) || errors.As(err, &status) && status.Code == 429 {
 //			return balance.Ignored
 //		}
 //		return balance.Failure
