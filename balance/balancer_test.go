@@ -412,3 +412,21 @@ func TestPicksAllocateNothing(t *testing.T) {
 		}
 	}
 }
+
+// Who waits until nothing is under way, and then looks, sees every failure.
+func TestAFailureIsCountedBeforeItsRequestHasEnded(t *testing.T) {
+	t.Parallel()
+	var b *balance.Balancer[string]
+	underWay := int64(-1)
+	b, err := balance.New[string](balance.Random(), balance.Options{Classify: func(error) balance.Outcome {
+		underWay = inFlight(b)["b0"]
+		return balance.Failure
+	}})
+	require.NoError(t, err)
+	require.NoError(t, b.Update(equals(1)))
+	p, err := b.Pick()
+	require.NoError(t, err)
+	p.Done(errTest)
+	require.EqualValues(t, 1, underWay)
+	require.Zero(t, inFlight(b)["b0"])
+}

@@ -180,7 +180,7 @@ func (f *fleet) tooFewSucceed(n *node, failures int64, now time.Duration) bool {
 	if f.health.SuccessRate == 0 {
 		return false
 	}
-	ended := n.ended()
+	ended := n.ended() + 1 // this one is about to
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w := &n.window

@@ -51,7 +51,9 @@ func (p *Pick[T]) Done(err error) {
 		return
 	}
 	if state&open != 0 {
-		n.end() // first: a Classify or OnChange that panics must leave nothing under way
+		// Afterwards, so that whoever sees that nothing is under way sees the outcomes too;
+		// deferred, since a Classify or OnChange that panics must leave nothing under way.
+		defer n.end()
 		n.fleet.settle(n, state, err)
 	}
 }
