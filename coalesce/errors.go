@@ -19,4 +19,12 @@ var (
 	// ErrReentrant is returned by Do, DoResult and DoChan when the work asks for
 	// its own key through its own context, and so would wait for itself.
 	ErrReentrant = errors.New("coalesce: the work asks for its own key")
+
+	// ErrNotFound is what a caller of a Batcher receives for a key that the
+	// fetch did not return. A load of a Cache that returns it, or an error that
+	// wraps it, says that the key has no value.
+	ErrNotFound = errors.New("coalesce: no value for this key")
+
+	// ErrClosed is returned by a Batcher and by a Cache after Close.
+	ErrClosed = errors.New("coalesce: closed")
 )

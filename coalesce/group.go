@@ -89,6 +89,13 @@ type Group[K comparable, V any] struct {
 	// in Clone reaches the caller for which it ran, as a *PanicError.
 	Clone func(V) V
 
+	// Abandon says what becomes of the work when the last caller has left. The
+	// zero value is CancelWork.
+	Abandon AbandonPolicy
+
+	// Trace, if not nil, is told what happens to the flights.
+	Trace *Trace[K]
+
 	table atomic.Pointer[table[K, V]] // nil until first use
 }
 
