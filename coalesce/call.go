@@ -3,32 +3,29 @@ package coalesce
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 )
 
 // A call is one flight: an execution of the work and the callers that wait for
-// it. It is also the work's context (see context.go), therefore it is never
-// reused: the work may keep its context for ever.
+// it.
 type call[K comparable, V any] struct {
+	work // its context, with the starter as the parent
+
 	// Immutable.
-	parent context.Context // of the starter: its values, and whether it died
-	shard  *shard[K, V]
-	hash   uint64
-	key    K
+	shard *shard[K, V]
+	hash  uint64
+	key   K
 
-	// Guarded by shard.mu. With a Timeout start is set before the work begins, so
-	// that the work may read it.
-	start   time.Duration // since the table's epoch; 0 if nobody has asked yet
-	next    *call[K, V]   // in the same bucket
-	head    *waiter[K, V] // the callers that wait, but not one that runs inline
-	waiters int32         // the callers, one that runs inline included
-	listed  bool          // in the table: it can be joined
-	landed  bool          // the outcome is known and on its way to the waiters
-
-	// The work's context, see context.go.
-	ended atomic.Uint32
-	std   atomic.Pointer[standard]
+	// Guarded by shard.mu.
+	start     time.Duration // since the table's epoch; 0 if nobody has asked yet
+	next      *call[K, V]   // in the same bucket
+	head      *waiter[K, V] // the callers that wait, but not one that runs inline
+	successor *call[K, V]   // of a closed call: begins when this one has landed
+	waiters   int32         // the callers, one that runs inline included
+	listed    bool          // in the table
+	closed    bool          // nobody may join: listed so that no other begins (Exclusive)
+	pending   bool          // a successor that has not begun
+	landed    bool          // the outcome is known and on its way to the waiters
 }
 
 // A waiter is a caller that waits for a call. Waiters are reused: no foreign
@@ -96,10 +93,21 @@ func (c *call[K, V]) fly(fn func(context.Context) (V, error), o *outcome[V]) {
 	}
 }
 
+// depart runs the work on a goroutine of its own.
+func (c *call[K, V]) depart(fn func(context.Context) (V, error)) {
+	go c.fly(fn, new(outcome[V]))
+}
+
 // execute runs the work once and lands, however the work ends.
 func (c *call[K, V]) execute(fn func(context.Context) (V, error), o *outcome[V]) (h heir[K, V]) {
+	g := c.shard.group
+	c.bound(g.Timeout)
+	if g.Trace != nil {
+		done := g.Trace.started(c.parent, c.key)
+		defer func() { done(o.callers, o.err) }()
+	}
 	defer c.land(o, &h)
-	o.run(c, fn)
+	o.run(&c.work, fn)
 	if o.err != nil && !o.panicked {
 		h = c.heir(o.err)
 	}
@@ -116,6 +124,9 @@ func (c *call[K, V]) land(o *outcome[V], h *heir[K, V]) {
 	s.mu.Lock()
 	c.landed = true
 	s.landed++
+	if c.waiters == 0 && g.Abandon == KeepRunning {
+		s.abandoned++
+	}
 	if o.panicked {
 		s.panics++
 		if c.waiters == 0 {
@@ -132,6 +143,7 @@ func (c *call[K, V]) land(o *outcome[V], h *heir[K, V]) {
 	}
 	list, callers := c.head, int(c.waiters)
 	c.head = nil
+	next := c.begin()
 	s.mu.Unlock()
 
 	o.callers = callers
@@ -144,6 +156,28 @@ func (c *call[K, V]) land(o *outcome[V], h *heir[K, V]) {
 		w.ready <- *o
 		w = next
 	}
+	if next.call != nil {
+		next.call.depart(next.fn)
+	}
+}
+
+// begin puts the successor of c, if there is one, into the place of c, and
+// returns it with the function of one of its callers. The shard must be locked.
+func (c *call[K, V]) begin() (h heir[K, V]) {
+	next := c.successor
+	if next == nil {
+		return h
+	}
+	c.successor = nil
+	s, w := c.shard, next.head // it has callers: the last to leave removes it
+	for w.next != nil {
+		w = w.next // the first to come of those who wait
+	}
+	next.pending = false
+	next.parent = w.ctx // the one for whom it was made may have left
+	next.start = time.Since(s.table.epoch)
+	s.list(next)
+	return heir[K, V]{ctx: w.ctx, fn: w.fn, call: next}
 }
 
 // An heir is the caller with whose context and function the work is started
@@ -165,7 +199,7 @@ func (c *call[K, V]) heir(err error) (h heir[K, V]) {
 	if dead == nil || !errors.Is(err, dead) && !errors.Is(err, context.Cause(c.parent)) {
 		return h
 	}
-	if c.Err() != nil {
+	if c.work.Err() != nil {
 		return h // the work's own context has ended, by Timeout or because all have left
 	}
 	var living []heir[K, V]
@@ -193,8 +227,11 @@ func (c *call[K, V]) bequeath(h *heir[K, V], listed bool) {
 		following := w.next
 		if !w.again {
 			if next == nil {
-				next = c.shard.start(h.ctx, c.hash, c.key)
+				next = c.shard.make(h.ctx, c.hash, c.key)
 				next.stamp()
+				next.closed, next.successor = c.closed, c.successor
+				c.successor = nil
+				c.shard.list(next)
 			}
 			w.again = true
 			c.drop(w)

@@ -2,108 +2,131 @@ package coalesce
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
-// How a call's context ended, apart from Timeout, which is a deadline.
+// A work is the context on which shared work runs: it has the first caller's
+// values and no caller's deadline or cancellation. It is part of what it
+// belongs to, a call or a batch, and so costs no allocation of its own; that is
+// therefore never reused, since the work may keep its context for ever.
+type work struct {
+	parent   context.Context // of the starter: its values
+	deadline *time.Time      // set before the work begins, if there is a Timeout
+	ended    atomic.Uint32   // how it ended; 0 while it has not
+	std      atomic.Pointer[standard]
+}
+
+// How a context ended, apart from Timeout, which is a deadline.
 const (
 	landed    uint32 = iota + 1 // cause context.Canceled
 	abandoned                   // cause ErrAbandoned
+	closed                      // cause ErrClosed
 )
 
-// A standard is the context of the standard library that does the work of a
-// call's context from the moment that somebody asks for more than values. Much
-// work never does, and it is four allocations.
+// A standard is the context of the standard library that does the work of ours
+// from the moment that somebody asks for more than values. Much work never
+// does, and it is four allocations.
 type standard struct {
 	context.Context
 	cancel context.CancelCauseFunc
 }
 
-// Deadline returns the end of the Timeout, and no caller's deadline: a client
-// that sends its deadline along would make one caller's haste that of all.
-func (c *call[K, V]) Deadline() (time.Time, bool) {
-	timeout := c.shard.group.Timeout
-	if timeout <= 0 {
-		return time.Time{}, false
+// bound sets the end of the Timeout. It must be called before the work begins.
+func (w *work) bound(timeout time.Duration) {
+	if timeout > 0 {
+		deadline := time.Now().Add(timeout)
+		w.deadline = &deadline
 	}
-	return c.shard.table.epoch.Add(c.start).Add(timeout), true // in two steps: the sum may overflow
 }
 
-func (c *call[K, V]) Done() <-chan struct{} { return c.standard().Done() }
+// Deadline returns the end of the Timeout, and no caller's deadline: a client
+// that sends its deadline along would make one caller's haste that of all.
+func (w *work) Deadline() (time.Time, bool) {
+	if w.deadline == nil {
+		return time.Time{}, false
+	}
+	return *w.deadline, true
+}
 
-func (c *call[K, V]) Err() error { return c.standard().Err() }
+func (w *work) Done() <-chan struct{} { return w.standard().Done() }
 
-// Value returns the starter's values, and c for the key c: by this a caller is
+func (w *work) Err() error { return w.standard().Err() }
+
+// Value returns the starter's values, and w for the key w: by this a caller is
 // recognised whose context descends from the flight that it would join.
-func (c *call[K, V]) Value(key any) any {
-	if s := c.std.Load(); s != nil {
+func (w *work) Value(key any) any {
+	if s := w.std.Load(); s != nil {
 		return s.Value(key) // and context.Cause finds its cause here
 	}
-	return (*values[K, V])(c).Value(key)
+	return (*values)(w).Value(key)
 }
 
 // AfterFunc is what the context package asks for before it starts a goroutine
 // for a child of a context that it does not know.
-func (c *call[K, V]) AfterFunc(f func()) (stop func() bool) {
-	return context.AfterFunc(c.standard(), f)
+func (w *work) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(w.standard(), f)
 }
 
 // String keeps fmt from printing the fields, which it would read without the
 // lock. Loggers and mocks do print contexts.
-func (c *call[K, V]) String() string { return "coalesce.work" }
+func (w *work) String() string { return "coalesce.work" }
 
 // standard returns the context that does the work, and makes it at first.
 // There is no lock: whichever of standard and end comes second sees the other.
-func (c *call[K, V]) standard() *standard {
-	if s := c.std.Load(); s != nil {
+func (w *work) standard() *standard {
+	if s := w.std.Load(); s != nil {
 		return s
 	}
 	s := new(standard)
-	s.Context, s.cancel = context.WithCancelCause((*values[K, V])(c))
-	if deadline, ok := c.Deadline(); ok {
-		timed, stop := context.WithDeadline(s.Context, deadline)
+	s.Context, s.cancel = context.WithCancelCause((*values)(w))
+	if w.deadline != nil {
+		timed, stop := context.WithDeadline(s.Context, *w.deadline)
 		cancel := s.cancel
 		s.Context, s.cancel = timed, func(cause error) { cancel(cause); stop() }
 	}
-	if !c.std.CompareAndSwap(nil, s) {
+	if !w.std.CompareAndSwap(nil, s) {
 		s.end(landed) // somebody was faster: stop the timer
-		return c.std.Load()
+		return w.std.Load()
 	}
-	if how := c.ended.Load(); how != 0 {
+	if how := w.ended.Load(); how != 0 {
 		s.end(how)
 	}
 	return s
 }
 
 // end ends the context. The first end counts.
-func (c *call[K, V]) end(how uint32) {
-	if !c.ended.CompareAndSwap(0, how) {
+func (w *work) end(how uint32) {
+	if !w.ended.CompareAndSwap(0, how) {
 		return
 	}
-	if s := c.std.Load(); s != nil {
+	if s := w.std.Load(); s != nil {
 		s.end(how)
 	}
 }
 
 func (s *standard) end(how uint32) {
-	if how == abandoned {
+	switch how {
+	case abandoned:
 		s.cancel(ErrAbandoned)
-	} else {
+	case closed:
+		s.cancel(ErrClosed)
+	default:
 		s.cancel(nil)
 	}
 }
 
-// values is a call seen as the root of its standard context: it never ends and
-// has the starter's values. As a view of the call it costs nothing.
-type values[K comparable, V any] call[K, V]
+// values is a work seen as the root of its standard context: it never ends and
+// has the starter's values. As a view of the work it costs nothing.
+type values work
 
-func (v *values[K, V]) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (v *values[K, V]) Done() <-chan struct{}       { return nil }
-func (v *values[K, V]) Err() error                  { return nil }
+func (v *values) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (v *values) Done() <-chan struct{}       { return nil }
+func (v *values) Err() error                  { return nil }
 
-func (v *values[K, V]) Value(key any) any {
-	if c, ok := key.(*call[K, V]); ok && c == (*call[K, V])(v) {
-		return c
+func (v *values) Value(key any) any {
+	if w, ok := key.(*work); ok && w == (*work)(v) {
+		return w
 	}
 	return v.parent.Value(key)
 }

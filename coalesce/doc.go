@@ -57,7 +57,8 @@
 //
 // It is not a lock either. At most one flight of a key takes callers, but when
 // all of these have left, the next caller starts another flight, even if the
-// abandoned work is slow to stop. Two executions can then overlap.
+// abandoned work is slow to stop. Two executions can then overlap, unless
+// Abandon is [Exclusive].
 //
 // # When not to use it
 //

@@ -9,7 +9,9 @@ import (
 type Flight struct {
 	// Age is the time since the work was started. For work that its caller runs
 	// inline, without a Timeout, it is the time since somebody first joined it or
-	// Flights first saw it: reading the clock would be a quarter of its cost.
+	// Flights first saw it: reading the clock would be a quarter of its cost. For
+	// a flight that has not begun, because of Exclusive, it is the time since its
+	// first caller came.
 	Age time.Duration
 
 	// Waiters is the number of callers that wait for it now.
@@ -40,8 +42,15 @@ func (g *Group[K, V]) Flights() iter.Seq2[K, Flight] {
 			s.mu.Lock()
 			for _, c := range s.buckets {
 				for ; c != nil; c = c.next {
-					c.stamp()
-					part = append(part, entry{c.key, Flight{Age: time.Since(t.epoch) - c.start, Waiters: int(c.waiters)}})
+					f := c
+					if c.closed {
+						f = c.successor
+					}
+					if f == nil {
+						continue
+					}
+					f.stamp()
+					part = append(part, entry{c.key, Flight{Age: time.Since(t.epoch) - f.start, Waiters: int(f.waiters)}})
 				}
 			}
 			s.mu.Unlock()

@@ -18,7 +18,8 @@ import (
 // The work runs on a context with the first caller's values. No caller's
 // deadline or cancellation reaches it. It ends
 //
-//   - when the last caller has left, with the cause [ErrAbandoned];
+//   - when the last caller has left, with the cause [ErrAbandoned], unless Abandon
+//     is [KeepRunning];
 //   - after Timeout, if that is set, as with context.WithTimeout;
 //   - when the work has returned, with the cause context.Canceled, so that what
 //     was derived from it is released. A context that the work keeps stays valid
@@ -28,7 +29,7 @@ import (
 //
 //   - At most one flight of a key accepts callers at any time. The function of a
 //     key runs twice at the same time only when a flight was abandoned or
-//     forgotten and its work goes on although its context ended.
+//     forgotten and its work goes on; with [Exclusive], never.
 //   - No caller gets a result that was finished before it asked: a flight leaves
 //     the table in the same critical section in which it ends.
 //   - Every caller returns when its own context ends, with that context's error;
@@ -74,11 +75,13 @@ import (
 type Group[K comparable, V any] struct {
 	// Timeout bounds one execution of the work: it is the deadline of the work's
 	// context. Callers are not released by it, but by the work when it obeys its
-	// context, and by their own contexts. Zero or less means no bound.
+	// context, and by their own contexts. Zero means no bound; the first use of a
+	// Group with a negative one panics.
 	Timeout time.Duration
 
 	// MaxWaiters bounds the callers of one flight, the first included. A caller
-	// above it gets ErrTooManyWaiters at once. Zero or less means no bound.
+	// above it gets ErrTooManyWaiters at once. Zero means no bound; the first use
+	// of a Group with a negative one panics.
 	MaxWaiters int
 
 	// Clone, if not nil, copies a value. Every caller of a shared flight but one
@@ -90,7 +93,8 @@ type Group[K comparable, V any] struct {
 	Clone func(V) V
 
 	// Abandon says what becomes of the work when the last caller has left. The
-	// zero value is CancelWork.
+	// zero value is CancelWork; the first use of a Group with a value that is none
+	// of the three panics.
 	Abandon AbandonPolicy
 
 	// Trace, if not nil, is told what happens to the flights.
@@ -151,7 +155,7 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 }
 
 // Forget removes the flight of key, so that the next caller starts another. It
-// reports whether there was one.
+// reports whether there was one that callers could have joined.
 //
 // The flight goes on for the callers that it has; it ends for them as if it had
 // not been forgotten. Use Forget after a write, so that a read which follows it
@@ -165,10 +169,10 @@ func (g *Group[K, V]) Forget(key K) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.find(hash, key)
-	if c == nil {
-		return false
+	if c == nil || c.closed {
+		return false // a successor has not begun: it sees whatever was written by now
 	}
-	s.remove(c)
+	s.shut(c)
 	return true
 }
 
@@ -208,36 +212,57 @@ func (g *Group[K, V]) admit(ctx context.Context, key K, fn func(context.Context)
 	s.mu.Lock()
 	c = s.find(hash, key)
 	if c == nil {
-		c = s.start(ctx, hash, key)
+		c = s.make(ctx, hash, key)
+		s.list(c)
 		if inline {
 			c.waiters = 1 // until it lands: it cannot leave
-			if g.Timeout > 0 {
-				c.stamp()
-			}
 			s.mu.Unlock()
 			return c, nil, nil
 		}
 		w = c.add(ctx, fn)
 		s.mu.Unlock()
-		go c.fly(fn, new(outcome[V]))
+		c.depart(fn)
 		return c, w, nil
+	}
+	w, err = g.join(ctx, c, fn)
+	return c, w, err
+}
+
+// join adds the caller to c, or to its successor if c is closed. The shard must
+// be locked; join unlocks it.
+func (g *Group[K, V]) join(ctx context.Context, c *call[K, V], fn func(context.Context) (V, error)) (w *waiter[K, V], err error) {
+	s, running := c.shard, c
+	if c.closed {
+		c = c.successor
+		if c == nil {
+			c = s.make(ctx, running.hash, running.key)
+			c.pending = true
+			running.successor = c
+		}
 	}
 	full := g.MaxWaiters > 0 && int(c.waiters) >= g.MaxWaiters
 	if !full {
-		s.joined++
 		w = c.add(ctx, fn)
+	}
+	waiters := int(c.waiters)
+	first := waiters == 1 && c.pending // it has joined nobody
+	if !full && !first {
+		s.joined++
 	}
 	s.mu.Unlock()
 
 	// Only now, because Value is foreign code which must not run under the lock.
-	reentrant := ctx.Value(c) != nil
+	reentrant := ctx.Value(&running.work) != nil
 	switch {
-	case full && !reentrant:
-		return nil, nil, ErrTooManyWaiters
-	case reentrant && (full || s.refuse(w)):
-		return nil, nil, ErrReentrant
+	case reentrant && (full || s.refuse(w, first)):
+		return nil, ErrReentrant
+	case full:
+		return nil, ErrTooManyWaiters
 	}
-	return c, w, nil
+	if g.Trace != nil && g.Trace.Join != nil && !first {
+		g.Trace.Join(ctx, running.key, waiters)
+	}
+	return w, nil
 }
 
 // await waits until w has its outcome or ctx ends, whichever is first.
@@ -249,8 +274,9 @@ func (g *Group[K, V]) await(ctx context.Context, w *waiter[K, V], o *outcome[V])
 		select {
 		case *o = <-w.ready:
 		case <-done:
-			if s.leave(w) {
+			if c, remain, ok := s.leave(w); ok {
 				*o = outcome[V]{err: ctx.Err()}
+				g.Trace.left(ctx, c.key, remain)
 			} else {
 				*o = <-w.ready // on its way: the flight has landed
 			}

@@ -226,14 +226,17 @@ func TestMaxWaitersCountsAnInlineStarter(t *testing.T) {
 	})
 }
 
-func TestNegativeBoundsMeanNone(t *testing.T) {
-	g := coalesce.Group[string, int]{Timeout: -1, MaxWaiters: -1}
-	a := g.DoChan(t.Context(), "k", func(ctx context.Context) (int, error) {
-		_, ok := ctx.Deadline()
-		require.False(t, ok)
-		return 1, ctx.Err()
-	})
-	require.NoError(t, (<-a).Err)
+func TestFieldsThatMakeNoSensePanicAtFirstUse(t *testing.T) {
+	for want, g := range map[string]*coalesce.Group[string, int]{
+		"coalesce: Group.Timeout is -1s, want 0 or more":                           {Timeout: -time.Second},
+		"coalesce: Group.MaxWaiters is -1, want 0 or more":                         {MaxWaiters: -1},
+		"coalesce: Group.Abandon is 3, want CancelWork, KeepRunning or Exclusive":  {Abandon: 3},
+		"coalesce: Group.Abandon is -1, want CancelWork, KeepRunning or Exclusive": {Abandon: -1},
+	} {
+		for _, do := range doers {
+			require.PanicsWithValue(t, want, func() { do(g, t.Context(), "k", mustNotRun) })
+		}
+	}
 }
 
 func TestNilFunctionPanicsInTheCaller(t *testing.T) {

@@ -44,8 +44,13 @@ type modelFlight struct {
 	key     string
 	starter *modelCaller
 	waiters map[*modelCaller]bool
-	listed  bool
+	listed  bool // callers may join it
 	begun   time.Time
+
+	// Exclusive: closed keeps its place while it runs, and next, which callers
+	// may join, begins when it has landed.
+	closed bool
+	next   *modelFlight
 
 	abandoned, landed bool
 	execution         *modelExecution
@@ -60,6 +65,7 @@ type modelExecution struct {
 
 type model struct {
 	group   *coalesce.Group[string, int]
+	policy  coalesce.AbandonPolicy
 	max     int
 	callers []*modelCaller
 	flights []*modelFlight
@@ -67,6 +73,7 @@ type model struct {
 
 	mu      sync.Mutex
 	started []*modelExecution
+	over    bool // work that begins now returns at once
 }
 
 func (m *model) listed(key string) *modelFlight {
@@ -76,6 +83,22 @@ func (m *model) listed(key string) *modelFlight {
 		}
 	}
 	return nil
+}
+
+// closed returns the flight of key for whose end the next one must wait.
+func (m *model) closed(key string) *modelFlight {
+	for _, f := range m.flights {
+		if f.key == key && f.closed && !f.landed {
+			return f
+		}
+	}
+	return nil
+}
+
+// shut is what becomes of a flight that takes no more callers.
+func (m *model) shut(f *modelFlight) {
+	f.listed = false
+	f.closed = m.policy == coalesce.Exclusive
 }
 
 // begin tells the model that an execution has started and binds it to its
@@ -112,14 +135,21 @@ func (m *model) call(t *rapid.T) {
 	c.ctx = ctx
 	m.callers = append(m.callers, c)
 
-	f := m.listed(key)
+	f, before := m.listed(key), m.closed(key)
+	if before != nil {
+		f = before.next
+	}
 	refused := f != nil && m.max > 0 && len(f.waiters) >= m.max
-	c.inline = endless && f == nil && c.method != "DoChan"
+	c.inline = endless && f == nil && before == nil && c.method != "DoChan"
 	fn := func(work context.Context) (int, error) {
 		e := &modelExecution{caller: c.id, ctx: work, finish: make(chan func() (int, error))}
 		m.mu.Lock()
+		over := m.over
 		m.started = append(m.started, e)
 		m.mu.Unlock()
+		if over {
+			return 0, nil
+		}
 		return (<-e.finish)() // deaf to its context: the model decides when it stops
 	}
 	c.got = observe(func() coalesce.Result[int] { return doers[c.method](m.group, ctx, key, fn) })
@@ -129,6 +159,9 @@ func (m *model) call(t *rapid.T) {
 	case refused:
 		c.want = &seen{over: true, returned: true, result: coalesce.Result[int]{Err: coalesce.ErrTooManyWaiters}}
 		return
+	case f == nil && before != nil:
+		f = &modelFlight{key: key, begun: time.Now(), waiters: map[*modelCaller]bool{}}
+		before.next = f
 	case f == nil:
 		f = &modelFlight{key: key, listed: true, waiters: map[*modelCaller]bool{}}
 		m.begin(t, f, func(id int) bool { return id == c.id })
@@ -145,9 +178,15 @@ func (m *model) left(c *modelCaller) {
 		c.flight = nil
 		c.want = &seen{over: true, returned: true, result: coalesce.Result[int]{Err: c.ctx.Err()}}
 		delete(f.waiters, c)
-		if len(f.waiters) == 0 {
-			f.abandoned, f.listed = true, false
+		before := m.closed(f.key)
+		switch {
+		case len(f.waiters) > 0 || m.policy == coalesce.KeepRunning:
+		case before != nil && before.next == f:
+			before.next = nil // it never begins
+		default:
+			f.abandoned = true
 			m.stats.Abandoned++
+			m.shut(f)
 		}
 	}
 }
@@ -183,7 +222,7 @@ func (m *model) forget(t *rapid.T) {
 	f := m.listed(key)
 	require.Equal(t, f != nil, m.group.Forget(key))
 	if f != nil {
-		f.listed = false
+		m.shut(f)
 	}
 }
 
@@ -227,6 +266,9 @@ func (m *model) land(t *rapid.T, f *modelFlight, how string) {
 	f.landed = true
 	listed := f.listed
 	f.listed = false
+	if m.policy == coalesce.KeepRunning && len(f.waiters) == 0 {
+		m.stats.Abandoned++
+	}
 
 	var heirs []*modelCaller
 	if how == "the starter's end" && dead != nil {
@@ -237,12 +279,18 @@ func (m *model) land(t *rapid.T, f *modelFlight, how string) {
 		}
 	}
 	if len(heirs) > 0 {
-		next := &modelFlight{key: f.key, listed: listed, waiters: map[*modelCaller]bool{}}
+		next := &modelFlight{key: f.key, listed: listed, closed: f.closed, next: f.next, waiters: map[*modelCaller]bool{}}
+		f.next = nil
 		for _, c := range heirs {
 			c.again, c.flight = true, next
 			next.waiters[c] = true
 			delete(f.waiters, c)
 		}
+		m.begin(t, next, func(id int) bool { return next.waiters[m.callers[id]] })
+	}
+
+	if next := f.next; next != nil {
+		next.listed = true
 		m.begin(t, next, func(id int) bool { return next.waiters[m.callers[id]] })
 	}
 
@@ -306,22 +354,46 @@ func (m *model) check(t *rapid.T) {
 	stats := m.group.Stats()
 	stats.LostPanic = nil
 	require.Equal(t, m.stats, stats)
-	want := map[string]coalesce.Flight{}
+	want, listed := map[string]coalesce.Flight{}, 0
 	for _, f := range m.flights {
-		if f.listed {
+		if f.landed {
+			continue
+		}
+		if f.listed || f.closed {
+			listed++
+		}
+		if f.closed {
+			f = f.next
+		}
+		if f != nil && (f.listed || f.execution == nil) {
 			want[f.key] = coalesce.Flight{Age: time.Since(f.begun), Waiters: len(f.waiters)}
 		}
 	}
 	require.Equal(t, want, maps.Collect(m.group.Flights()))
-	require.Equal(t, len(want), m.group.Listed())
+	require.Equal(t, listed, m.group.Listed())
+	if m.policy == coalesce.Exclusive {
+		running := map[string]int{}
+		for _, f := range m.flights {
+			if !f.landed {
+				running[f.key]++
+			}
+		}
+		for key, n := range running {
+			require.Equal(t, 1, n, "executions of %s at once", key)
+		}
+	}
 }
 
 func TestGroupBehavesAsItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rapid.SyncTest(t, func(t *rapid.T) {
 			m := &model{max: rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(t, "MaxWaiters")}
-			m.group = &coalesce.Group[string, int]{MaxWaiters: m.max}
+			m.policy = rapid.SampledFrom([]coalesce.AbandonPolicy{coalesce.CancelWork, coalesce.KeepRunning, coalesce.Exclusive}).Draw(t, "Abandon")
+			m.group = &coalesce.Group[string, int]{MaxWaiters: m.max, Abandon: m.policy}
 			defer func() { // the bubble must be empty, even after a failure
+				m.mu.Lock()
+				m.over = true
+				m.mu.Unlock()
 				for _, f := range m.flights {
 					if !f.landed {
 						f.execution.finish <- func() (int, error) { return 0, nil }

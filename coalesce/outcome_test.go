@@ -51,6 +51,15 @@ var doers = map[string]doer{
 	},
 }
 
+// ends are the ways in which work can end. nil is what panic(nil) throws.
+var ends = map[string]func() (int, error){
+	"return":       func() (int, error) { return 7, nil },
+	"error":        func() (int, error) { return 0, errWork },
+	"panic(error)": func() (int, error) { panic(errWork) },
+	"panic(nil)":   func() (int, error) { panic(nil) },
+	"Goexit":       func() (int, error) { runtime.Goexit(); return 7, nil },
+}
+
 func throwEOF(context.Context) (int, error) { panic(io.EOF) }
 
 // Every way in which the work can end reaches every caller, by every method,

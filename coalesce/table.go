@@ -2,6 +2,7 @@ package coalesce
 
 import (
 	"context"
+	"fmt"
 	"hash/maphash"
 	"runtime"
 	"sync"
@@ -44,6 +45,14 @@ const firstBuckets = 8
 
 // build makes the table at first use.
 func (g *Group[K, V]) build() *table[K, V] {
+	switch {
+	case g.Timeout < 0:
+		panic(fmt.Sprintf("coalesce: Group.Timeout is %v, want 0 or more", g.Timeout))
+	case g.MaxWaiters < 0:
+		panic(fmt.Sprintf("coalesce: Group.MaxWaiters is %d, want 0 or more", g.MaxWaiters))
+	case g.Abandon < CancelWork || g.Abandon > Exclusive:
+		panic(fmt.Sprintf("coalesce: Group.Abandon is %d, want CancelWork, KeepRunning or Exclusive", g.Abandon))
+	}
 	// Four locks for each processor keep the odds of two meeting on one low.
 	n := 8
 	for n < 4*runtime.GOMAXPROCS(0) {
@@ -87,23 +96,20 @@ func (s *shard[K, V]) find(hash uint64, key K) *call[K, V] {
 	return nil
 }
 
-// start makes a flight and puts it into the table. The caller runs it.
-func (s *shard[K, V]) start(ctx context.Context, hash uint64, key K) *call[K, V] {
+// make makes a flight that is not yet listed.
+func (s *shard[K, V]) make(ctx context.Context, hash uint64, key K) *call[K, V] {
+	return &call[K, V]{work: work{parent: ctx}, shard: s, hash: hash, key: key}
+}
+
+// list puts a flight into the table. Its work begins now.
+func (s *shard[K, V]) list(c *call[K, V]) {
 	if s.listed == len(s.buckets) {
 		s.grow()
 	}
-	c := &call[K, V]{
-		parent: ctx,
-		shard:  s,
-		hash:   hash,
-		key:    key,
-		listed: true,
-	}
-	at := s.chain(hash)
-	c.next, *at = *at, c
+	at := s.chain(c.hash)
+	c.next, *at, c.listed = *at, c, true
 	s.listed++
 	s.executions++
-	return c
 }
 
 // remove takes a listed flight out of the table.
@@ -129,38 +135,56 @@ func (s *shard[K, V]) grow() {
 	}
 }
 
-// leave takes the waiter off its flight, and reports false if the flight has
-// landed and the outcome is on its way. The last to leave ends the flight.
-func (s *shard[K, V]) leave(w *waiter[K, V]) bool {
-	s.mu.Lock()
-	c := w.call
-	if c.landed {
-		s.mu.Unlock()
-		return false
+// shut keeps callers from joining a listed flight. If it is exclusive it stays
+// in the table until it has landed, so that no other begins before.
+func (s *shard[K, V]) shut(c *call[K, V]) {
+	if s.group.Abandon == Exclusive {
+		c.closed = true
+	} else {
+		s.remove(c)
 	}
-	c.drop(w)
-	last := c.waiters == 0
-	if last {
-		s.abandoned++
-		if c.listed {
-			s.remove(c)
-		}
-	}
-	s.mu.Unlock()
-	if last {
-		c.end(abandoned)
-	}
-	return true
 }
 
-// refuse undoes a join, and reports false if it is too late for that.
-func (s *shard[K, V]) refuse(w *waiter[K, V]) bool {
-	if !s.leave(w) {
+// leave takes the waiter off its flight, and reports false if the flight has
+// landed and the outcome is on its way. The last to leave ends the flight.
+// leave returns the flight and the number of callers that remain.
+func (s *shard[K, V]) leave(w *waiter[K, V]) (c *call[K, V], remain int, ok bool) {
+	s.mu.Lock()
+	c = w.call
+	if c.landed {
+		s.mu.Unlock()
+		return c, 0, false
+	}
+	c.drop(w)
+	remain = int(c.waiters)
+	end := remain == 0 && !c.pending && s.group.Abandon != KeepRunning
+	switch {
+	case end:
+		s.abandoned++
+		if c.listed && !c.closed {
+			s.shut(c)
+		}
+	case remain == 0 && c.pending:
+		s.find(c.hash, c.key).successor = nil
+	}
+	s.mu.Unlock()
+	if end {
+		c.end(abandoned)
+	}
+	return c, remain, true
+}
+
+// refuse undoes a join, and reports false if it is too late for that. First
+// says that the caller joined nobody.
+func (s *shard[K, V]) refuse(w *waiter[K, V], first bool) bool {
+	if _, _, ok := s.leave(w); !ok {
 		return false
 	}
-	s.mu.Lock()
-	s.joined--
-	s.mu.Unlock()
+	if !first {
+		s.mu.Lock()
+		s.joined--
+		s.mu.Unlock()
+	}
 	s.release(w)
 	return true
 }

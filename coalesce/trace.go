@@ -11,7 +11,8 @@ import (
 // They are for metrics, logs and spans: Start and Join have the caller's own
 // context, so that a span of the caller can be linked with that of the work.
 // They are called on the goroutines of the callers and of the work, with no
-// lock held, and concurrently. They may use the Group. A hook must not block,
+// lock held, and concurrently: a flight's Start comes before its Done, and
+// nothing else has an order. They may use the Group. A hook must not block,
 // since its caller waits for it, and must not panic.
 type Trace[K comparable] struct {
 	// Start is called when a flight begins, before its work is called. The
@@ -44,4 +45,24 @@ type Landing struct {
 	// Err is the error of the work, a *PanicError or ErrGoexit. Together with
 	// Waiters 0 a panic has reached nobody.
 	Err error
+}
+
+// started tells that the work is about to be called, and returns the function
+// that tells how it ended.
+func (t *Trace[K]) started(ctx context.Context, key K) (done func(callers int, err error)) {
+	if t.Start != nil {
+		t.Start(ctx, key)
+	}
+	start := time.Now()
+	return func(callers int, err error) {
+		if t.Done != nil {
+			t.Done(ctx, key, Landing{Waiters: callers, Duration: time.Since(start), Err: err})
+		}
+	}
+}
+
+func (t *Trace[K]) left(ctx context.Context, key K, remain int) {
+	if t != nil && t.Leave != nil {
+		t.Leave(ctx, key, remain)
+	}
 }
