@@ -74,20 +74,23 @@ func (p *Process) Kill() {
 	}
 }
 
-// running returns nil when the process runs, and waits while it is paused.
-func (p *Process) running(ctx context.Context) error {
+// enter locks the store when the process runs, and waits while it is paused. With
+// an error the store is not locked.
+func (p *Process) enter(ctx context.Context) error {
 	for {
 		p.store.mu.Lock()
-		resume, killed := p.resume, p.killed
-		p.store.mu.Unlock()
+		resume := p.resume
 		switch {
-		case killed:
+		case p.killed:
+			p.store.mu.Unlock()
 			return ErrKilled
 		case ctx.Err() != nil:
+			p.store.mu.Unlock()
 			return ctx.Err()
 		case resume == nil:
 			return nil
 		}
+		p.store.mu.Unlock()
 		select {
 		case <-resume:
 		case <-ctx.Done():
@@ -97,11 +100,10 @@ func (p *Process) running(ctx context.Context) error {
 
 // Acquire is that of [coalesce.Lease].
 func (p *Process) Acquire(ctx context.Context, key string) (coalesce.Grant, error) {
-	if err := p.running(ctx); err != nil {
+	if err := p.enter(ctx); err != nil {
 		return nil, err
 	}
 	s := p.store
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entry(key)
 	if e.held() {
@@ -118,10 +120,9 @@ func (p *Process) Acquire(ctx context.Context, key string) (coalesce.Grant, erro
 // Wait is that of [coalesce.Lease].
 func (p *Process) Wait(ctx context.Context, key string) error {
 	for {
-		if err := p.running(ctx); err != nil {
+		if err := p.enter(ctx); err != nil {
 			return err
 		}
-		p.store.mu.Lock()
 		e := p.store.entry(key)
 		held, freed, left := e.held(), e.freed, time.Until(e.until)
 		p.store.mu.Unlock()
@@ -142,10 +143,9 @@ func (p *Process) Wait(ctx context.Context, key string) error {
 // Put stores the value of key, if the process holds the lease by this token.
 // Otherwise it returns coalesce.ErrFenced, and changes nothing.
 func (p *Process) Put(ctx context.Context, key string, token coalesce.Token, value []byte) error {
-	if err := p.running(ctx); err != nil {
+	if err := p.enter(ctx); err != nil {
 		return err
 	}
-	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
 	e := p.store.entry(key)
 	if !e.held() || e.token != token {
@@ -157,10 +157,9 @@ func (p *Process) Put(ctx context.Context, key string, token coalesce.Token, val
 
 // Get returns the value of key, and whether there is one.
 func (p *Process) Get(ctx context.Context, key string) ([]byte, bool, error) {
-	if err := p.running(ctx); err != nil {
+	if err := p.enter(ctx); err != nil {
 		return nil, false, err
 	}
-	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
 	e := p.store.entry(key)
 	return bytes.Clone(e.value), e.stored, nil

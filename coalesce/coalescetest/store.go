@@ -101,11 +101,10 @@ func (g *grant) end() {
 }
 
 func (g *grant) Release(ctx context.Context) error {
-	if err := g.process.running(ctx); err != nil {
+	if err := g.process.enter(ctx); err != nil {
 		return err
 	}
 	s := g.process.store
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g.released {
 		return nil
