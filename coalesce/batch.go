@@ -63,6 +63,13 @@ func (x *batch[K, V]) fly() {
 // land gives every caller the outcome of its key, and begins what waited for
 // this fetch to end.
 func (x *batch[K, V]) land(o *outcome[map[K]V]) {
+	b := x.b
+	b.mu.Lock()
+	for s := range x.slots.all { // first of all: whoever comes now starts anew
+		b.index.remove(s)
+	}
+	b.mu.Unlock()
+
 	var failed Errors[K]
 	if o.err != nil && !o.panicked && errors.As(o.err, &failed) {
 		o.err = nil
@@ -71,13 +78,12 @@ func (x *batch[K, V]) land(o *outcome[map[K]V]) {
 		s.outcome = pick(o, failed, s.key)
 	}
 
-	b := x.b
 	b.mu.Lock()
 	var served *request[K, V]
 	for s := range x.slots.all {
 		served = s.serve(served)
 	}
-	b.recycle(&x.slots)
+	b.reuse(&x.slots)
 	delete(b.flying, x)
 	begun := b.dispatch()
 	if b.drained != nil && len(b.flying) == 0 {

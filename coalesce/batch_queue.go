@@ -147,7 +147,6 @@ func (b *Batcher[K, V]) unwant(w *want[K, V]) (over *batch[K, V]) {
 	if x == nil {
 		b.index.remove(s)
 		b.queued.drop(s)
-		b.reuse(s)
 		if b.queued.size == 0 {
 			b.unripe()
 		}
@@ -169,10 +168,11 @@ func (b *Batcher[K, V]) abort() {
 	b.mu.Lock()
 	var served *request[K, V]
 	for s := range b.queued.all {
+		b.index.remove(s)
 		s.outcome = outcome[V]{err: ErrClosed}
 		served = s.serve(served)
 	}
-	b.recycle(&b.queued)
+	b.queued = ring[K, V]{}
 	var under []*batch[K, V]
 	for x := range b.flying {
 		under = append(under, x)
@@ -184,19 +184,13 @@ func (b *Batcher[K, V]) abort() {
 	}
 }
 
-// recycle takes the slots out of the index, to be used again.
-func (b *Batcher[K, V]) recycle(r *ring[K, V]) {
+// reuse empties a ring of slots that are in the index no more, to be used again.
+func (b *Batcher[K, V]) reuse(r *ring[K, V]) {
 	for s := range r.all {
-		b.index.remove(s)
-		b.reuse(s)
+		*s = slot[K, V]{}
+		if b.free.size < defaultMaxBatch { // a burst must not hold its memory for ever
+			b.free.push(s)
+		}
 	}
 	*r = ring[K, V]{}
-}
-
-// reuse keeps a slot that is in no ring any more, unless there are plenty.
-func (b *Batcher[K, V]) reuse(s *slot[K, V]) {
-	*s = slot[K, V]{}
-	if b.free.size < defaultMaxBatch {
-		b.free.push(s)
-	}
 }
