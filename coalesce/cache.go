@@ -193,42 +193,36 @@ func (c *Cache[K, V]) Entry(ctx context.Context, key K) (Entry[V], error) {
 // comes twice. Err of a Result is what Get would return; Shared and Waiters say
 // nothing of values that were in memory.
 //
-// The keys that are not in memory are loaded at the same time when the iteration
-// begins: by one LoadAll of the Batcher, if there is one, and else by a load for
-// each, so that the caller sets how many run at once by how many keys it gives.
-// Leaving the loop early leaves the loads that are under way, as the end of ctx
-// does.
+// The keys that are not in memory are loaded at the same time: by one LoadAll of
+// the Batcher, if there is one, and else by a load for each, so that the caller
+// sets how many run at once by how many keys it gives. They are asked for when
+// the sequence is ranged over, anew each time, and nothing is yielded before all
+// of them are there or ctx has ended. Then those that are there have their
+// values, and the others the error of ctx.
 func (c *Cache[K, V]) GetAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
 	return func(yield func(K, Result[V]) bool) {
-		held := make([]Result[V], len(keys))
-		var missing []int
-		var load []K
+		results := make([]Result[V], len(keys))
+		var missing []K
+		var at []int // where they are in keys
 		for i, key := range keys {
 			e, err, ok := c.held(ctx, maphash.Comparable(c.seed, key), key)
 			if !ok {
-				missing, load = append(missing, i), append(load, key)
+				missing, at = append(missing, key), append(at, i)
 			}
-			held[i] = Result[V]{Val: e.Value, Err: err}
-		}
-		at := 0
-		upTo := func(end int) bool {
-			for ; at < end; at++ {
-				if !yield(keys[at], held[at]) {
-					return false
-				}
-			}
-			return true
+			results[i] = Result[V]{Val: e.Value, Err: err}
 		}
 		if len(missing) > 0 {
 			n := 0
-			for key, r := range c.loadAll(ctx, load) {
-				if !upTo(missing[n]) || !yield(keys[at], c.rescue(ctx, key, r)) {
-					return
-				}
-				n, at = n+1, at+1
+			for key, r := range c.fetchAll(ctx, missing) {
+				results[at[n]] = c.rescue(ctx, key, r)
+				n++
 			}
 		}
-		upTo(len(keys))
+		for i, key := range keys {
+			if !yield(key, results[i]) {
+				return
+			}
+		}
 	}
 }
 

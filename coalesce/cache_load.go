@@ -12,6 +12,9 @@ func (c *Cache[K, V]) entry(ctx context.Context, hash uint64, key K) (Entry[V], 
 	if e, err, ok := c.held(ctx, hash, key); ok {
 		return e, err
 	}
+	if c.closed.Load() {
+		return c.fallback(ctx, hash, key, ErrClosed)
+	}
 	r, err := c.fetch(ctx, hash, key)
 	if err == nil {
 		return Entry[V]{Value: r.value, Age: c.now() - r.loaded}, nil
@@ -107,9 +110,6 @@ func (c *Cache[K, V]) rescue(ctx context.Context, key K, r Result[V]) Result[V] 
 // load has failed, and not nil together with an error if it is known that there
 // is no value.
 func (c *Cache[K, V]) fetch(ctx context.Context, hash uint64, key K) (*record[V], error) {
-	if c.closed.Load() {
-		return nil, ErrClosed
-	}
 	if c.batcher != nil {
 		return c.fetchBatched(ctx, hash, key)
 	}
@@ -119,35 +119,30 @@ func (c *Cache[K, V]) fetch(ctx context.Context, hash uint64, key K) (*record[V]
 	return r.Val, r.Err
 }
 
-// loadAll loads keys at the same time and yields them in their order.
-func (c *Cache[K, V]) loadAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
+// fetchAll loads keys at the same time and yields them in their order.
+func (c *Cache[K, V]) fetchAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
+	if c.batcher != nil && !c.closed.Load() {
+		return c.batcher.LoadAll(ctx, keys)
+	}
 	return func(yield func(K, Result[V]) bool) {
-		if c.closed.Load() {
-			for _, key := range keys {
-				if !yield(key, Result[V]{Err: ErrClosed}) {
-					return
-				}
-			}
-			return
-		}
-		if c.batcher != nil {
-			c.batcher.LoadAll(ctx, keys)(yield)
-			return
-		}
-		ctx, leave := context.WithCancel(ctx)
-		defer leave()
-		results := make([]<-chan Result[*record[V]], len(keys))
+		flights := make([]<-chan Result[*record[V]], len(keys))
 		for i, key := range keys {
+			if c.closed.Load() {
+				break
+			}
 			hash := maphash.Comparable(c.seed, key)
-			results[i] = c.group.DoChan(ctx, key, func(ctx context.Context) (*record[V], error) {
+			flights[i] = c.group.DoChan(ctx, key, func(ctx context.Context) (*record[V], error) {
 				return c.run(ctx, hash, key)
 			})
 		}
 		for i, key := range keys {
-			got := <-results[i]
-			r := Result[V]{Err: got.Err, Shared: got.Shared, Waiters: got.Waiters}
-			if got.Err == nil {
-				r.Val = got.Val.value
+			r := Result[V]{Err: ErrClosed}
+			if flights[i] != nil {
+				got := <-flights[i]
+				r = Result[V]{Err: got.Err, Shared: got.Shared, Waiters: got.Waiters}
+				if got.Err == nil {
+					r.Val = got.Val.value
+				}
 			}
 			if !yield(key, r) {
 				return

@@ -40,6 +40,10 @@ func (c *Cache[K, V]) tooNear(r *record[V], now time.Duration) bool {
 // first. It returns the errors that Get returns, but never an old value. A load
 // that fails leaves the old value in memory, except with [ErrNotFound].
 func (c *Cache[K, V]) Refresh(ctx context.Context, key K) (V, error) {
+	var zero V
+	if c.closed.Load() {
+		return zero, ErrClosed
+	}
 	hash := maphash.Comparable(c.seed, key)
 	it, old := c.pin(hash, key)
 	if it != nil {
@@ -51,7 +55,6 @@ func (c *Cache[K, V]) Refresh(ctx context.Context, key K) (V, error) {
 			continue // joined one that had looked before the pin and loaded nothing
 		}
 		if r == nil || err != nil {
-			var zero V
 			return zero, err
 		}
 		return r.value, nil

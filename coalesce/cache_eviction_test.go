@@ -1,0 +1,295 @@
+package coalesce_test
+
+import (
+	"container/list"
+	"context"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/coalesce"
+)
+
+type intCache = coalesce.Cache[int, int]
+
+func newIntCache(t testing.TB, capacity int) *intCache {
+	return newCache(t, coalesce.CacheOptions[int, int]{Capacity: capacity}, func(_ context.Context, key int) (int, error) { return -key, nil })
+}
+
+// request asks for a key and tells whether it was in memory.
+func request(t testing.TB, c *intCache, key int) bool {
+	before := c.Stats().Loads
+	v, err := c.Get(context.Background(), key)
+	require.NoError(t, err)
+	require.Equal(t, -key, v)
+	return c.Stats().Loads == before
+}
+
+// An lru is the policy that everybody knows.
+type lru struct {
+	capacity int
+	order    list.List
+	at       map[int]*list.Element
+}
+
+func (l *lru) request(key int) bool {
+	if e := l.at[key]; e != nil {
+		l.order.MoveToFront(e)
+		return true
+	}
+	if l.order.Len() == l.capacity {
+		delete(l.at, l.order.Remove(l.order.Back()).(int))
+	}
+	if l.at == nil {
+		l.at = map[int]*list.Element{}
+	}
+	l.at[key] = l.order.PushFront(key)
+	return false
+}
+
+// At any capacity and whatever is asked for, there are never more entries than
+// that, and the cache is full once there have been enough keys.
+func TestCapacityIsNeverExceededAndAlwaysUsed(t *testing.T) {
+	for _, capacity := range []int{1, 2, 3, 9, 10, 11, 100, 1000} {
+		c := newIntCache(t, capacity)
+		r := rand.New(rand.NewPCG(1, uint64(capacity)))
+		keys := map[int]bool{}
+		for range 5000 {
+			key := int(r.ExpFloat64() * float64(capacity))
+			keys[key] = true
+			request(t, c, key)
+			require.True(t, request(t, c, key), "what was just loaded is there")
+			s := c.Stats()
+			require.LessOrEqual(t, s.Entries, capacity)
+			if s.Evictions > 0 {
+				require.Equal(t, capacity, s.Entries)
+			}
+		}
+		require.Greater(t, len(keys), capacity)
+		c.Check()
+		require.LessOrEqual(t, c.GhostSlots(), max(8, 4*capacity))
+	}
+}
+
+// Costs are bounded exactly, whatever they are and however they change; what
+// costs more than there is room for is returned and not kept.
+func TestCostsAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		capacity := rapid.IntRange(1, 50).Draw(t, "capacity")
+		var next int
+		c, err := coalesce.NewCache(func(context.Context, int) (int, error) { return next, nil }, coalesce.CacheOptions[int, int]{
+			Capacity: capacity,
+			Cost:     func(_, v int) int { return v },
+		})
+		require.NoError(t, err)
+		key := rapid.IntRange(0, 9)
+		value := rapid.IntRange(-1, capacity+2)
+		t.Repeat(map[string]func(*rapid.T){
+			"set": func(t *rapid.T) {
+				k, v := key.Draw(t, "key"), value.Draw(t, "value")
+				c.Set(k, v)
+				got, ok := c.Peek(k)
+				require.Equal(t, v <= capacity, ok)
+				if ok {
+					require.Equal(t, v, got)
+				}
+			},
+			"get": func(t *rapid.T) {
+				k := key.Draw(t, "key")
+				next = value.Draw(t, "value")
+				want, held := c.Peek(k)
+				if !held {
+					want = next
+				}
+				got, err := c.Get(context.Background(), k)
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+			},
+			"refresh": func(t *rapid.T) {
+				next = value.Draw(t, "value")
+				got, err := c.Refresh(context.Background(), key.Draw(t, "key"))
+				require.NoError(t, err)
+				require.Equal(t, next, got)
+			},
+			"invalidate": func(t *rapid.T) { c.Invalidate(key.Draw(t, "key")) },
+			"": func(t *rapid.T) {
+				c.Check()
+				sum, n := 0, 0
+				for _, v := range c.All() {
+					sum, n = sum+max(1, v), n+1
+				}
+				require.Equal(t, sum, c.Stats().Cost)
+				require.Equal(t, n, c.Stats().Entries)
+				require.LessOrEqual(t, sum, capacity)
+			},
+		})
+	})
+}
+
+func TestPanicOfCostReachesTheCallers(t *testing.T) {
+	c := newCache(t, coalesce.CacheOptions[string, int]{Capacity: 5, Cost: func(string, int) int { panic("cost") }, NegativeTTL: time.Hour}, new(backend).load)
+	for _, key := range []string{"a", "a"} {
+		_, err := c.Get(t.Context(), key)
+		require.ErrorContains(t, err, "cost\n\n")
+		require.IsType(t, (*coalesce.PanicError)(nil), err)
+	}
+	require.PanicsWithValue(t, "cost", func() { c.Set("a", 1) })
+	require.Zero(t, c.Stats().Entries)
+	require.Zero(t, c.Leases())
+}
+
+func TestNegativeEntriesAreBoundedLikeOthers(t *testing.T) {
+	b := new(backend)
+	b.fail(coalesce.ErrNotFound)
+	c := newCache(t, stringOptions{Capacity: 30, NegativeTTL: time.Hour, Cost: func(key string, value int) int {
+		require.Zero(t, value)
+		return len(key)
+	}}, b.load)
+	for i := range 100 {
+		_, err := c.Get(t.Context(), "key"+string(rune('0'+i%10))+string(rune('a'+i/10)))
+		require.Equal(t, coalesce.ErrNotFound, err)
+		require.LessOrEqual(t, c.Stats().Cost, 30)
+	}
+	require.Equal(t, 6, c.Stats().Entries)
+	c.Check()
+}
+
+// Entries that nobody can be served any more give way before those that are in
+// use, however often they were asked for.
+func TestDeadEntriesGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCache(t, stringOptions{Capacity: 100, TTL: time.Minute, Stale: time.Minute}, new(backend).load)
+		key := func(i int) string { return string(rune('a' + i)) }
+		for i := range 50 {
+			c.Set(key(i), i)
+			for range 3 {
+				get(t, c, key(i))
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		for i := range 100 {
+			c.Set(key(50+i), i)
+			get(t, c, key(50+i))
+			get(t, c, key(50+i))
+		}
+		for i := range 50 {
+			_, ok := c.Peek(key(50 + i))
+			require.True(t, ok)
+		}
+	})
+}
+
+// A hot set survives a scan of a hundred times the capacity, which asks for each
+// key once. With LRU nothing is left of it.
+func TestHotSetSurvivesAScan(t *testing.T) {
+	const capacity, hot = 1000, 800
+	c, l := newIntCache(t, capacity), lru{capacity: capacity}
+	for range 5 {
+		for k := range hot {
+			request(t, c, k)
+			l.request(k)
+		}
+	}
+	for k := range 100 * capacity {
+		request(t, c, 1_000_000+k)
+		l.request(1_000_000 + k)
+	}
+	kept, keptByLRU := 0, 0
+	for k := range hot {
+		if _, ok := c.Peek(k); ok {
+			kept++
+		}
+		if l.at[k] != nil {
+			keptByLRU++
+		}
+	}
+	require.Zero(t, keptByLRU)
+	require.GreaterOrEqual(t, kept, hot*99/100)
+}
+
+// On a Zipf trace, the shape of most caches' traffic, fewer requests miss than
+// with LRU: a tenth of the keys fit. With scans in between the gap widens.
+func TestFewerMissesThanLRU(t *testing.T) {
+	const capacity, keys, requests = 1000, 10_000, 200_000
+	for _, scans := range []bool{false, true} {
+		c, l := newIntCache(t, capacity), lru{capacity: capacity}
+		r := rand.New(rand.NewPCG(1, 2))
+		zipf := rand.NewZipf(r, 1.05, 1, keys-1)
+		hits, hitsOfLRU, sum := 0, 0, 0
+		scan := 1_000_000
+		for i := range requests {
+			key := int(zipf.Uint64())
+			if scans && i%3 == 0 {
+				key, scan = scan, scan+1
+			}
+			if i < requests/10 {
+				request(t, c, key) // the caches fill
+				l.request(key)
+				continue
+			}
+			sum++
+			if request(t, c, key) {
+				hits++
+			}
+			if l.request(key) {
+				hitsOfLRU++
+			}
+		}
+		misses, missesOfLRU := float64(sum-hits)/float64(sum), float64(sum-hitsOfLRU)/float64(sum)
+		t.Logf("scans %v: misses %.4f, LRU %.4f", scans, misses, missesOfLRU)
+		require.Less(t, misses, 0.95*missesOfLRU)
+	}
+}
+
+// A key that was let go and comes back while it is remembered is in the main
+// queue at once, where a scan does not reach it.
+func TestKeyThatComesBackStays(t *testing.T) {
+	const capacity = 100
+	c := newIntCache(t, capacity)
+	scan := 1000
+	once := func(n int) {
+		for range n {
+			request(t, c, scan)
+			scan++
+		}
+	}
+	request(t, c, 1)
+	once(capacity)
+	_, ok := c.Peek(1)
+	require.False(t, ok, "it was let go")
+	request(t, c, 1)
+	once(5 * capacity)
+	_, ok = c.Peek(1)
+	require.True(t, ok)
+
+	request(t, c, 2)
+	once(3 * capacity)
+	_, ok = c.Peek(2)
+	require.False(t, ok)
+	request(t, c, 2) // too late: it is not remembered any more
+	once(capacity)
+	_, ok = c.Peek(2)
+	require.False(t, ok)
+}
+
+// Of a cache full of hot entries, an eviction looks at a bounded number.
+func TestEvictionAmongHotEntriesIsBounded(t *testing.T) {
+	const capacity = 5000
+	c := newIntCache(t, capacity)
+	for k := range capacity {
+		for range 5 {
+			request(t, c, k)
+		}
+	}
+	most := 0
+	for range capacity / 2 {
+		most = max(most, c.EvictOne())
+	}
+	require.Equal(t, 128, most)
+	c.Check()
+	require.Equal(t, capacity/2, c.Stats().Entries)
+}
