@@ -53,7 +53,8 @@ func (c *Cache[K, V]) fetchBatched(ctx context.Context, hash uint64, key K) (*re
 		return nil, o.err
 	}
 	if it := c.find(hash, key); it != nil {
-		if r := it.current.Load(); absent == (r.err != nil) {
+		r := it.current.Load()
+		if absent == (r.err != nil) && c.now() < r.expiry {
 			return r, r.err // what the fetch has stored, or something newer
 		}
 	}

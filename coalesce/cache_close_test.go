@@ -95,7 +95,6 @@ func TestCloseCancelsRefreshesWhenItsContextEnds(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(start))
 		synctest.Wait()
 		require.Equal(t, []error{coalesce.ErrAbandoned}, ends)
-		require.False(t, joiner.over)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		require.Equal(t, coalesce.Result[int]{Val: 9}, joiner.result)
