@@ -276,11 +276,7 @@ func (c *Cache[K, V]) Invalidate(key K) {
 // Clear is Invalidate for all keys.
 func (c *Cache[K, V]) Clear() {
 	c.mu.Lock()
-	loading := make([]K, 0, len(c.leases))
-	for hash, l := range c.leases {
-		for ; l != nil; l = l.next {
-			loading = append(loading, l.key)
-		}
+	for hash := range c.leases {
 		c.leases.revoke(hash)
 	}
 	for _, q := range []*fifo[K, V]{&c.policy.small, &c.policy.main} {
@@ -292,9 +288,7 @@ func (c *Cache[K, V]) Clear() {
 		c.segments[i].empty()
 	}
 	c.mu.Unlock()
-	for _, key := range loading {
-		c.forget(key)
-	}
+	c.forgetAll()
 }
 
 // All iterates over the keys and values that Peek would return, in no order.

@@ -155,3 +155,14 @@ func (c *Cache[K, V]) settleBatch(ctx context.Context, x *cachedBatch[K, V], o *
 		_, _ = c.settleLocked(l, &x.loaded[i], deserted && x.loaded[i].err != nil)
 	}
 }
+
+// forgetAll does for all keys what Forget does for one.
+func (b *Batcher[K, V]) forgetAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for x := range b.flying {
+		for s := range x.slots.all {
+			b.index.remove(s)
+		}
+	}
+}

@@ -99,3 +99,15 @@ func (c *Cache[K, V]) forget(key K) {
 		c.group.Forget(key)
 	}
 }
+
+// forgetAll does this for all keys. A load whose lease is void or has ended can
+// still be joined until its flight lands, so the leases do not tell which.
+func (c *Cache[K, V]) forgetAll() {
+	if c.batcher != nil {
+		c.batcher.forgetAll()
+		return
+	}
+	for key := range c.group.Flights() {
+		c.group.Forget(key)
+	}
+}
