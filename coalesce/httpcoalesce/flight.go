@@ -219,7 +219,7 @@ func (f *flight) sniff() {
 	}
 	_, typed := f.header["Content-Type"]
 	if !typed && f.header.Get("Content-Encoding") == "" && len(f.header["Transfer-Encoding"]) == 0 {
-		f.header.Set("Content-Type", http.DetectContentType(f.window.at(0, f.window.end)))
+		f.header.Set("Content-Type", http.DetectContentType(f.window.first(512)))
 	}
 }
 

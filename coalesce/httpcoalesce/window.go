@@ -49,6 +49,16 @@ func (w *window) at(pos, limit int64) []byte {
 	return b.data[pos-b.at : min(int64(len(b.data)), limit-b.at)]
 }
 
+// first returns up to n bytes from the start on.
+func (w *window) first(n int64) []byte {
+	n = min(n, w.end-w.start)
+	var p []byte
+	for int64(len(p)) < n {
+		p = append(p, w.at(w.start+int64(len(p)), w.start+n)...)
+	}
+	return p
+}
+
 // drop gives up what is before pos.
 func (w *window) drop(pos int64) {
 	w.start = pos
