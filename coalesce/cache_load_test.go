@@ -343,11 +343,13 @@ type slowContext struct {
 	waiting atomic.Bool
 }
 
-func (s *slowContext) Done() <-chan struct{} {
+func (s *slowContext) Done() <-chan struct{} { s.once(); return s.Context.Done() }
+func (s *slowContext) Err() error            { s.once(); return s.Context.Err() }
+
+func (s *slowContext) once() {
 	if s.waiting.CompareAndSwap(false, true) {
 		s.wait()
 	}
-	return s.Context.Done()
 }
 
 // A caller that has missed the value and then comes too late for the flight that

@@ -185,7 +185,7 @@ func TestEachKeyIsLoadedOnce(t *testing.T) {
 // While the table grows and shrinks, no reader misses a key that stays.
 func TestNoKeyIsMissedWhileTheTableGrows(t *testing.T) {
 	onProcs(t, func(t *testing.T) {
-		n := size(20_000)
+		n := size(5000)
 		for range 4 {
 			c := newCache(t, coalesce.CacheOptions[int, int]{Capacity: 2 * n}, func(_ context.Context, key int) (int, error) {
 				return 0, errors.New("missed " + strconv.Itoa(key))
