@@ -189,43 +189,6 @@ func (c *Cache[K, V]) Entry(ctx context.Context, key K) (Entry[V], error) {
 	return c.entry(ctx, maphash.Comparable(c.seed, key), key)
 }
 
-// GetAll returns the values of keys, in their order; a key that is given twice
-// comes twice. Err of a Result is what Get would return; Shared and Waiters say
-// nothing of values that were in memory.
-//
-// The keys that are not in memory are loaded at the same time: by one LoadAll of
-// the Batcher, if there is one, and else by a load for each, so that the caller
-// sets how many run at once by how many keys it gives. They are asked for when
-// the sequence is ranged over, anew each time, and nothing is yielded before all
-// of them are there or ctx has ended. Then those that are there have their
-// values, and the others the error of ctx.
-func (c *Cache[K, V]) GetAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
-	return func(yield func(K, Result[V]) bool) {
-		results := make([]Result[V], len(keys))
-		var missing []K
-		var at []int // where they are in keys
-		for i, key := range keys {
-			e, err, ok := c.held(ctx, maphash.Comparable(c.seed, key), key)
-			if !ok {
-				missing, at = append(missing, key), append(at, i)
-			}
-			results[i] = Result[V]{Val: e.Value, Err: err}
-		}
-		if len(missing) > 0 {
-			n := 0
-			for key, r := range c.fetchAll(ctx, missing) {
-				results[at[n]] = c.rescue(ctx, key, r)
-				n++
-			}
-		}
-		for i, key := range keys {
-			if !yield(key, results[i]) {
-				return
-			}
-		}
-	}
-}
-
 // Peek returns the value of key if it is in memory and Get would return it
 // without loading it: fresh, or within Stale. It loads nothing, sets off no
 // refresh, and counts neither as a hit nor for what is evicted.
@@ -248,13 +211,14 @@ func (c *Cache[K, V]) peekable(r *record[V]) bool {
 func (c *Cache[K, V]) Set(key K, value V) {
 	hash := maphash.Comparable(c.seed, key)
 	cost := c.cost(key, value)
+	now := c.now()
 	c.mu.Lock()
 	c.leases.revoke(hash)
 	var took time.Duration // the best guess of what the next load will take
 	if it := c.find(hash, key); it != nil {
 		took = it.current.Load().took
 	}
-	c.store(hash, key, c.record(value, nil, took), cost)
+	c.store(hash, key, c.record(now, value, nil, took), cost)
 	c.mu.Unlock()
 	c.forget(key)
 }
@@ -322,36 +286,6 @@ func (c *Cache[K, V]) All() iter.Seq2[K, V] {
 			}
 		}
 	}
-}
-
-// Close ends the refreshes: none begins any more, and Close waits for those
-// under way. When ctx ends first it cancels them and returns ctx.Err(). What is
-// in memory is served further on, what is not there gets ErrClosed. Loads that
-// callers wait for go on. The Batcher of [NewBatchCache] is closed too. It may
-// be called more than once.
-func (c *Cache[K, V]) Close(ctx context.Context) error {
-	c.mu.Lock()
-	first := !c.closed.Swap(true)
-	if first && c.refreshers == 0 {
-		close(c.idle)
-	}
-	c.mu.Unlock()
-
-	var err error
-	select {
-	case <-c.idle:
-	case <-ctx.Done():
-		c.cancel()
-		<-c.idle // at once: they leave their loads
-		err = ctx.Err()
-	}
-	c.cancel()
-	if c.batcher != nil {
-		if e := c.batcher.Close(ctx); err == nil {
-			err = e
-		}
-	}
-	return err
 }
 
 func (c *Cache[K, V]) now() time.Duration { return time.Since(c.epoch) }

@@ -68,7 +68,7 @@ func (c *Cache[K, V]) fetchBatched(ctx context.Context, hash uint64, key K) (*re
 // batch that the cache does not know.
 type cachedBatch[K comparable, V any] struct {
 	keys   []K
-	leases []*lease[K]
+	leases []*lease[K] // for each key
 	loaded []loaded[V] // for each key, once the fetch has returned
 	known  map[K]V     // the others, if they have values
 }
@@ -101,17 +101,22 @@ func (c *Cache[K, V]) runBatch(ctx context.Context, keys []K, fetch func(context
 }
 
 func (c *Cache[K, V]) beginBatch(keys []K) *cachedBatch[K, V] {
-	x := new(cachedBatch[K, V])
-	hashes := make([]uint64, len(keys))
+	x := &cachedBatch[K, V]{
+		keys:   make([]K, 0, len(keys)),
+		leases: make([]*lease[K], 0, len(keys)),
+	}
+	now := c.now()
+	leases := make([]lease[K], len(keys))
 	for i, key := range keys {
-		hashes[i] = maphash.Comparable(c.seed, key)
+		leases[i] = lease[K]{key: key, hash: maphash.Comparable(c.seed, key), since: now}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, key := range keys {
+		l := &leases[i]
 		// A load that has just failed is no reason to do without: others of this
 		// batch are fetched anyway.
-		if r, _, ok := c.known(hashes[i], key); ok && r != nil {
+		if r, _, ok := c.known(l.hash, key, now); ok && r != nil {
 			if r.err == nil {
 				if x.known == nil {
 					x.known = map[K]V{}
@@ -121,7 +126,8 @@ func (c *Cache[K, V]) beginBatch(keys []K) *cachedBatch[K, V] {
 			continue
 		}
 		x.keys = append(x.keys, key)
-		x.leases = append(x.leases, c.begin(hashes[i], key))
+		x.leases = append(x.leases, l)
+		c.begin(l)
 	}
 	return x
 }
@@ -149,10 +155,11 @@ func (c *Cache[K, V]) settleBatch(ctx context.Context, x *cachedBatch[K, V], o *
 		}
 	}
 	deserted := o.err != nil && errors.Is(context.Cause(ctx), ErrAbandoned)
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i, l := range x.leases {
-		_, _ = c.settleLocked(l, &x.loaded[i], deserted && x.loaded[i].err != nil)
+		_, _ = c.settleLocked(l, &x.loaded[i], now, deserted)
 	}
 }
 

@@ -3,6 +3,7 @@ package coalesce_test
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -30,11 +31,11 @@ func newCountedCache(t testing.TB, capacity int) *countedCache {
 }
 
 // request asks for a key and tells whether it was in memory.
-func (c *countedCache) request(t testing.TB, key int) bool {
+func (c *countedCache) request(key int) bool {
 	before := c.loads
 	v, err := c.Get(context.Background(), key)
 	if err != nil || v != -key {
-		t.Fatal(v, err)
+		panic(fmt.Sprint(v, err))
 	}
 	return c.loads == before
 }
@@ -71,8 +72,8 @@ func TestCapacityIsNeverExceededAndAlwaysUsed(t *testing.T) {
 		for range 5000 {
 			key := int(r.ExpFloat64() * float64(capacity))
 			keys[key] = true
-			c.request(t, key)
-			require.True(t, c.request(t, key), "what was just loaded is there")
+			c.request(key)
+			require.True(t, c.request(key), "what was just loaded is there")
 			s := c.Stats()
 			require.LessOrEqual(t, s.Entries, capacity)
 			if s.Evictions > 0 {
@@ -200,12 +201,12 @@ func TestHotSetSurvivesAScan(t *testing.T) {
 	c, l := newCountedCache(t, capacity), lru{capacity: capacity}
 	for range 5 {
 		for k := range hot {
-			c.request(t, k)
+			c.request(k)
 			l.request(k)
 		}
 	}
 	for k := range 100 * capacity {
-		c.request(t, 1_000_000+k)
+		c.request(1_000_000 + k)
 		l.request(1_000_000 + k)
 	}
 	kept, keptByLRU := 0, 0
@@ -237,12 +238,12 @@ func TestFewerMissesThanLRU(t *testing.T) {
 				key, scan = scan, scan+1
 			}
 			if i < requests/10 {
-				c.request(t, key) // the caches fill
+				c.request(key) // the caches fill
 				l.request(key)
 				continue
 			}
 			sum++
-			if c.request(t, key) {
+			if c.request(key) {
 				hits++
 			}
 			if l.request(key) {
@@ -263,24 +264,24 @@ func TestKeyThatComesBackStays(t *testing.T) {
 	scan := 1000
 	once := func(n int) {
 		for range n {
-			c.request(t, scan)
+			c.request(scan)
 			scan++
 		}
 	}
-	c.request(t, 1)
+	c.request(1)
 	once(capacity)
 	_, ok := c.Peek(1)
 	require.False(t, ok, "it was let go")
-	c.request(t, 1)
+	c.request(1)
 	once(5 * capacity)
 	_, ok = c.Peek(1)
 	require.True(t, ok)
 
-	c.request(t, 2)
+	c.request(2)
 	once(3 * capacity)
 	_, ok = c.Peek(2)
 	require.False(t, ok)
-	c.request(t, 2) // too late: it is not remembered any more
+	c.request(2) // too late: it is not remembered any more
 	once(capacity)
 	_, ok = c.Peek(2)
 	require.False(t, ok)
@@ -292,7 +293,7 @@ func TestEvictionAmongHotEntriesIsBounded(t *testing.T) {
 	c := newCountedCache(t, capacity)
 	for k := range capacity {
 		for range 5 {
-			c.request(t, k)
+			c.request(k)
 		}
 	}
 	most := 0

@@ -21,10 +21,9 @@ type lease[K comparable] struct {
 // lease together with this one: then its value is returned and not kept.
 type leases[K comparable] map[uint64]*lease[K]
 
-func (m leases[K]) begin(key K, hash uint64, now time.Duration) *lease[K] {
-	l := &lease[K]{key: key, hash: hash, since: now, next: m[hash]}
-	m[hash] = l
-	return l
+func (m leases[K]) begin(l *lease[K]) {
+	l.next = m[l.hash]
+	m[l.hash] = l
 }
 
 // end takes back a lease, and reports whether it was valid.

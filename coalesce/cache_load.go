@@ -3,8 +3,6 @@ package coalesce
 import (
 	"context"
 	"errors"
-	"hash/maphash"
-	"iter"
 	"time"
 )
 
@@ -96,16 +94,6 @@ func (c *Cache[K, V]) fallback(ctx context.Context, hash uint64, key K, err erro
 	return Entry[V]{}, err
 }
 
-// rescue does for GetAll what fallback does for Get.
-func (c *Cache[K, V]) rescue(ctx context.Context, key K, r Result[V]) Result[V] {
-	if r.Err != nil {
-		var e Entry[V]
-		e, r.Err = c.fallback(ctx, maphash.Comparable(c.seed, key), key, r.Err)
-		r.Val = e.Value
-	}
-	return r
-}
-
 // fetch loads a key, together with all others who do. The record is nil if the
 // load has failed, and not nil together with an error if it is known that there
 // is no value.
@@ -119,48 +107,18 @@ func (c *Cache[K, V]) fetch(ctx context.Context, hash uint64, key K) (*record[V]
 	return r.Val, r.Err
 }
 
-// fetchAll loads keys at the same time and yields them in their order.
-func (c *Cache[K, V]) fetchAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
-	if c.batcher != nil && !c.closed.Load() {
-		return c.batcher.LoadAll(ctx, keys)
-	}
-	return func(yield func(K, Result[V]) bool) {
-		flights := make([]<-chan Result[*record[V]], len(keys))
-		for i, key := range keys {
-			if c.closed.Load() {
-				break
-			}
-			hash := maphash.Comparable(c.seed, key)
-			flights[i] = c.group.DoChan(ctx, key, func(ctx context.Context) (*record[V], error) {
-				return c.run(ctx, hash, key)
-			})
-		}
-		for i, key := range keys {
-			r := Result[V]{Err: ErrClosed}
-			if flights[i] != nil {
-				got := <-flights[i]
-				r = Result[V]{Err: got.Err, Shared: got.Shared, Waiters: got.Waiters}
-				if got.Err == nil {
-					r.Val = got.Val.value
-				}
-			}
-			if !yield(key, r) {
-				return
-			}
-		}
-	}
-}
-
 // run is the work of a flight: it loads and stores. The store comes before the
 // flight lands, so that whoever misses the flight finds the value.
 func (c *Cache[K, V]) run(ctx context.Context, hash uint64, key K) (r *record[V], err error) {
+	now := c.now()
 	c.mu.Lock()
-	r, err, ok := c.known(hash, key)
+	r, err, ok := c.known(hash, key, now)
 	if ok {
 		c.mu.Unlock()
 		return r, err
 	}
-	l := c.begin(hash, key)
+	l := &lease[K]{key: key, hash: hash, since: now}
+	c.begin(l)
 	c.mu.Unlock()
 
 	var out loaded[V]
@@ -178,12 +136,12 @@ func (c *Cache[K, V]) run(ctx context.Context, hash uint64, key K) (r *record[V]
 // known returns what a load that is about to start need not load, because
 // another was over a moment ago: whoever came too late for that flight starts
 // another one. The cache must be locked.
-func (c *Cache[K, V]) known(hash uint64, key K) (*record[V], error, bool) {
+func (c *Cache[K, V]) known(hash uint64, key K, now time.Duration) (*record[V], error, bool) {
 	it := c.find(hash, key)
 	if it == nil || it.pinned > 0 {
 		return nil, nil, false
 	}
-	r, now := it.current.Load(), c.now()
+	r := it.current.Load()
 	switch {
 	case now < r.expiry:
 		return r, r.err, true
@@ -216,31 +174,32 @@ func (c *Cache[K, V]) judge(key K, value V, err error) (cost int, absent bool) {
 }
 
 // begin gives a load its lease. The cache must be locked.
-func (c *Cache[K, V]) begin(hash uint64, key K) *lease[K] {
+func (c *Cache[K, V]) begin(l *lease[K]) {
 	c.loads++
-	return c.leases.begin(key, hash, c.now())
+	c.leases.begin(l)
 }
 
 // settle stores what a load came to, if its lease is still valid, and returns
 // what its callers get.
 func (c *Cache[K, V]) settle(ctx context.Context, l *lease[K], out *loaded[V]) (r *record[V], err error) {
 	deserted := out.err != nil && errors.Is(context.Cause(ctx), ErrAbandoned)
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.settleLocked(l, out, deserted)
+	return c.settleLocked(l, out, now, deserted)
 }
 
-func (c *Cache[K, V]) settleLocked(l *lease[K], out *loaded[V], deserted bool) (r *record[V], err error) {
-	took := c.now() - l.since
+func (c *Cache[K, V]) settleLocked(l *lease[K], out *loaded[V], now time.Duration, deserted bool) (r *record[V], err error) {
+	took := now - l.since
 	switch {
 	case out.err == nil:
-		r = c.record(out.val, nil, took)
+		r = c.record(now, out.val, nil, took)
 		if c.leases.overtake(l) {
 			c.store(l.hash, l.key, r, out.cost)
 		}
 	case out.absent:
 		if c.options.NegativeTTL > 0 {
-			r = c.record(out.val, out.err, took)
+			r = c.record(now, out.val, out.err, took)
 		}
 		if !c.leases.overtake(l) {
 			break
@@ -259,7 +218,7 @@ func (c *Cache[K, V]) settleLocked(l *lease[K], out *loaded[V], deserted bool) (
 		if it := c.find(l.hash, l.key); it != nil && valid {
 			it.failures++
 			it.failure = out.err
-			it.retryAt.Store(int64(later(c.now(), pause(it.failures))))
+			it.retryAt.Store(int64(later(now, pause(it.failures))))
 		}
 	}
 	return r, out.err

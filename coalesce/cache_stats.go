@@ -77,9 +77,9 @@ type counters struct {
 }
 
 func newCounters(procs int) []counters {
-	// With 16 for each processor, two that run rarely meet.
+	// With 8 for each processor, two that run at the same time rarely meet.
 	n := 16
-	for n < 16*procs {
+	for n < 8*procs {
 		n *= 2
 	}
 	return make([]counters, n)

@@ -12,10 +12,9 @@ func (c *Cache[K, V]) cost(key K, value V) int {
 	return max(1, c.options.Cost(key, value))
 }
 
-// record makes the record of a value that is here now, or of an error that says
-// that there is none.
-func (c *Cache[K, V]) record(value V, err error, took time.Duration) *record[V] {
-	now := c.now()
+// record makes the record of a value, or of an error that says that there is
+// none.
+func (c *Cache[K, V]) record(now time.Duration, value V, err error, took time.Duration) *record[V] {
 	r := &record[V]{value: value, err: err, loaded: now, took: took, expiry: never, early: never}
 	switch {
 	case err != nil:
@@ -45,7 +44,7 @@ func (c *Cache[K, V]) store(hash uint64, key K, r *record[V], cost int) {
 		return
 	}
 	if it == nil {
-		c.makeRoom(cost)
+		c.makeRoom(cost, r.loaded)
 		it = &item[K, V]{key: key, hash: hash, cost: cost}
 		it.current.Store(r)
 		c.segment(hash).link(it)
@@ -55,7 +54,7 @@ func (c *Cache[K, V]) store(hash uint64, key K, r *record[V], cost int) {
 	if cost != it.cost {
 		queue := it.queue
 		queue.remove(it)
-		c.makeRoom(cost)
+		c.makeRoom(cost, r.loaded)
 		it.cost = cost
 		queue.push(it)
 	}
@@ -65,11 +64,7 @@ func (c *Cache[K, V]) store(hash uint64, key K, r *record[V], cost int) {
 }
 
 // makeRoom evicts until cost, which is at most the capacity, fits.
-func (c *Cache[K, V]) makeRoom(cost int) {
-	if c.policy.fits(cost) {
-		return
-	}
-	now := c.now()
+func (c *Cache[K, V]) makeRoom(cost int, now time.Duration) {
 	dead := func(it *item[K, V]) bool {
 		r := it.current.Load()
 		if r.err != nil {
