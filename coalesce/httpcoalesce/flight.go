@@ -80,7 +80,7 @@ func (f *flight) start(a *ask) {
 }
 
 func (f *flight) run(req *http.Request) {
-	w := &writer{f: f, header: http.Header{}, length: -1}
+	w := &writer{f: f, method: req.Method, header: http.Header{}, length: -1}
 	returned := false
 	defer func() {
 		var failure any
@@ -89,7 +89,7 @@ func (f *flight) run(req *http.Request) {
 			if v != http.ErrAbortHandler {
 				failure = newPanicError(v)
 			}
-		} else if !returned || w.incomplete(req.Method) {
+		} else if !returned || w.incomplete() {
 			failure = http.ErrAbortHandler // runtime.Goexit, or less than was promised
 		}
 		f.finish(w, failure)
@@ -136,9 +136,11 @@ func (f *flight) join(a *ask) *client {
 const soloLimit = 64 << 10
 
 // decide is called with the header that the handler has written, before any client
-// sees it. It lets those clients go that cannot have this response.
-func (f *flight) decide(status int, header http.Header) {
+// sees it. It lets those clients go that cannot have this response. A body that is too
+// long for the window is not shared: all clients but the fastest would be cut off.
+func (f *flight) decide(status int, header http.Header, tooLong bool) {
 	v := judge(f.guarded, status, header, time.Now())
+	v.share = v.share && !tooLong
 	s := f.h.shardOf(f.base)
 	s.mu.Lock()
 	defer s.mu.Unlock()

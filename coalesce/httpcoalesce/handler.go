@@ -35,9 +35,10 @@ type Options struct {
 	// nil, Vary alone decides.
 	KeyHeaders []string
 
-	// MaxBuffer is how many bytes of a response's body one flight keeps. A client
-	// can be that far behind the fastest one, and as long as nothing has been
-	// dropped new clients can join. 0 means 1 MiB.
+	// MaxBuffer is how many bytes of a response's body one flight keeps. As long as
+	// nothing has been dropped new clients can join. If the body is longer, a client
+	// that is further behind the fastest one is cut off; a response whose
+	// Content-Length says so beforehand is not shared. 0 means 1 MiB.
 	MaxBuffer int
 
 	// Timeout bounds one execution: it is the deadline of the request's context

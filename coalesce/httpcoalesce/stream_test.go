@@ -318,3 +318,23 @@ func TestALateClientComesWhileTheResponseIsFresh(t *testing.T) {
 		s.endAll()
 	})
 }
+
+// All clients but the fastest would be cut off.
+func TestABodyThatIsKnownToBeTooLongIsNotShared(t *testing.T) {
+	for _, tc := range []struct {
+		method, length string
+		status, want   int
+	}{{"GET", "100", 200, 1}, {"GET", "101", 200, 2}, {"HEAD", "101", 200, 1}, {"GET", "101", 304, 1}} {
+		bubble(t, func(t *testing.T) {
+			s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
+			s.ask(request(tc.method, "/"))
+			s.ask(request(tc.method, "/"))
+			s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", tc.length)
+				w.WriteHeader(tc.status)
+			})
+			require.Equal(t, tc.want, s.count(), "%+v", tc)
+			s.endAll()
+		})
+	}
+}

@@ -16,6 +16,7 @@ import (
 // have them.
 type writer struct {
 	f       *flight
+	method  string
 	header  http.Header // the handler's
 	wrote   bool
 	status  int
@@ -49,7 +50,7 @@ func (w *writer) WriteHeader(status int) {
 		}
 	}
 	w.wrote, w.status = true, status
-	w.f.decide(status, header)
+	w.f.decide(status, header, w.length > w.f.h.maxBuffer && w.method != http.MethodHead && bodyAllowed(status))
 }
 
 // flushAt is after how many bytes clients get them without a Flush: net/http has a
@@ -118,11 +119,11 @@ func (w *writer) FlushError() error {
 }
 
 // incomplete says whether the clients have got less than the handler meant to write.
-func (w *writer) incomplete(method string) bool {
+func (w *writer) incomplete() bool {
 	if w.lost {
 		return true
 	}
-	return method != http.MethodHead && w.length >= 0 && bodyAllowed(w.status) && w.f.window.end != w.length
+	return w.method != http.MethodHead && w.length >= 0 && bodyAllowed(w.status) && w.f.window.end != w.length
 }
 
 // trailers returns the trailers, as the keys that make net/http send them: announced
