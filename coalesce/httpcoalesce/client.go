@@ -25,10 +25,15 @@ type client struct {
 	f   *flight
 	req *http.Request
 
-	fate    fate  // guarded by f.mu
-	pos     int64 // guarded by f.mu: what it has sent of the body
+	// Guarded by f.mu.
+	fate    fate
+	at      int   // where it is in f.clients, or ashore
+	pos     int64 // what it has sent of the body
 	flushes int   // how many of the handler's flushes it has followed
 }
+
+// ashore is the place of a client that has left its flight.
+const ashore = -1
 
 // A step is what a client has to do next.
 type step struct {
@@ -127,8 +132,7 @@ func addHeader(to, from http.Header) {
 func (c *client) leave() {
 	f := c.f
 	f.mu.Lock()
-	_, left := f.clients[c]
-	delete(f.clients, c)
+	left := f.remove(c)
 	if left && len(f.clients) == 0 && !f.over {
 		f.abandon(c)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,19 +14,18 @@ import (
 // A flight is one execution of the wrapped handler and its response.
 type flight struct {
 	h       *Handler
-	base    uint64      // hash of baseKey
-	baseKey string      // the key without a variant
-	asked   http.Header // the starter's, as it came; nobody changes it
-	guarded bool        // see ask
-	parent  *flight     // from inside of which it was started
+	base    uint64  // hash of baseKey
+	baseKey string  // the key without a variant
+	guarded bool    // see ask
+	parent  *flight // from inside of which it was started
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
 	key string // guarded by the shard's mu; it changes when the response varies
 
 	mu        sync.Mutex
-	clients   map[*client]struct{}
-	starter   *client   // its request is the one that the handler sees
+	clients   []*client
+	starter   *client   // the handler sees a copy of its request; it stays until decided
 	owner     *client   // the last to leave: it stays until the handler has returned
 	closed    bool      // nobody joins any more
 	decided   bool      // the header is written
@@ -55,7 +55,7 @@ func newFlight(h *Handler, a *ask, key string) (*flight, *client) {
 	}
 	c := &client{f: f, req: a.req}
 	f.starter = c
-	f.clients = map[*client]struct{}{c: {}}
+	f.clients = []*client{c}
 	return f, c
 }
 
@@ -63,7 +63,6 @@ func newFlight(h *Handler, a *ask, key string) (*flight, *client) {
 // may be gone while it runs: it has the values of that client's context, and not its
 // end.
 func (f *flight) start(a *ask) {
-	f.asked = a.req.Header.Clone()
 	ctx := context.WithValue(context.WithoutCancel(a.req.Context()), insideKey{f.h}, f)
 	f.ctx, f.cancel = context.WithCancelCause(ctx)
 	stop := func() {}
@@ -127,7 +126,8 @@ func (f *flight) join(a *ask) *client {
 		return nil
 	}
 	c := &client{f: f, req: a.req}
-	f.clients[c] = struct{}{}
+	c.at = len(f.clients)
+	f.clients = append(f.clients, c)
 	return c
 }
 
@@ -152,19 +152,17 @@ func (f *flight) decide(status int, header http.Header, tooLong bool) {
 		return // what a cancelled handler says is nothing to remember
 	}
 	f.learn(s, v)
-	for c := range f.clients {
+	f.letGo(func(c *client) fate {
 		switch {
 		case c == f.starter:
-			continue
+			return riding
 		case !v.share:
-			c.fate = released
-		case !sameVariant(v.vary, f.asked, c.req.Header):
-			c.fate = diverted
-		default:
-			continue
+			return released
+		case !sameVariant(v.vary, f.starter.req.Header, c.req.Header):
+			return diverted
 		}
-		delete(f.clients, c)
-	}
+		return riding
+	})
 	if !v.share {
 		f.closed = true
 		f.limit = min(f.limit, soloLimit)
@@ -186,7 +184,7 @@ func (f *flight) learn(s *shard, v verdict) {
 		return
 	}
 	if len(vary) > 0 {
-		f.key = string(appendVariant([]byte(f.baseKey), vary, f.asked))
+		f.key = string(appendVariant([]byte(f.baseKey), vary, f.starter.req.Header))
 	}
 	if !v.share {
 		s.notePass(maphash.String(f.h.seed, f.key), f.h.hitForPass)
@@ -293,19 +291,47 @@ func (f *flight) proceed() {
 
 func (f *flight) positions() (slowest, fastest int64) {
 	slowest = f.window.end
-	for c := range f.clients {
+	for _, c := range f.clients {
 		slowest, fastest = min(slowest, c.pos), max(fastest, c.pos)
 	}
 	return slowest, fastest
 }
 
+// remove takes one client off the flight, and returns false if it is not on it.
+func (f *flight) remove(c *client) bool {
+	if c.at == ashore {
+		return false
+	}
+	last := f.clients[len(f.clients)-1]
+	f.clients[c.at], last.at = last, c.at
+	f.clients[len(f.clients)-1] = nil
+	f.clients = f.clients[:len(f.clients)-1]
+	c.at = ashore
+	return true
+}
+
+// letGo takes those clients off the flight for which decide returns another fate than
+// riding.
+func (f *flight) letGo(decide func(*client) fate) {
+	f.clients = slices.DeleteFunc(f.clients, func(c *client) bool {
+		if c.fate = decide(c); c.fate != riding {
+			c.at = ashore
+			return true
+		}
+		return false
+	})
+	for i, c := range f.clients {
+		c.at = i
+	}
+}
+
 // cutOff gives up the clients that have not read up to keep.
 func (f *flight) cutOff(keep int64) {
-	for c := range f.clients {
-		if c.pos < keep {
-			c.fate = tooSlow
-			delete(f.clients, c)
-			f.h.count.slow.Add(1)
+	f.letGo(func(c *client) fate {
+		if c.pos >= keep {
+			return riding
 		}
-	}
+		f.h.count.slow.Add(1)
+		return tooSlow
+	})
 }

@@ -55,7 +55,7 @@ var handlers = map[string]http.HandlerFunc{
 		w.Header().Set("Content-Length", "10")
 		w.WriteHeader(304)
 	},
-	"404": http.NotFound,
+	"404":      http.NotFound,
 	"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 301) },
 	"header after": func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("A", "b")
