@@ -154,7 +154,7 @@ func (c *Cache[K, V]) settleBatch(ctx context.Context, x *cachedBatch[K, V], o *
 			x.loaded[i].err = o.err
 		}
 	}
-	deserted := o.err != nil && errors.Is(context.Cause(ctx), ErrAbandoned)
+	deserted := o.err != nil && deserted(ctx)
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()

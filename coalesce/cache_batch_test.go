@@ -251,6 +251,27 @@ func TestRefreshOverABatcherLoadsNow(t *testing.T) {
 	})
 }
 
+// A refresh may join a fetch that had found the key in memory and left it out:
+// that is no load, and it goes on to one.
+func TestRefreshIsNotContentWithAFetchThatLeftItsKeyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := &table{rows: map[string]int{"k": 1, "other": 2}, takes: time.Second}
+		c := newBatchCache(t, &stringBatcher{Fetch: x.fetch}, stringOptions{Capacity: 10})
+		ctx := &slowContext{Context: t.Context(), wait: func() { c.Set("k", 100) }}
+		go func() {
+			for range c.GetAll(ctx, []string{"k", "other"}) {
+			}
+		}()
+		synctest.Wait()
+		start := time.Now()
+		v, err := c.Refresh(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+		require.Equal(t, 2*time.Second, time.Since(start))
+		require.Equal(t, [][]string{{"other"}, {"k"}}, x.asked)
+	})
+}
+
 // Who loads past the cache fills it, and a panic is one for that caller.
 func TestLoadOfTheBatcherItselfIsStored(t *testing.T) {
 	x := &table{rows: map[string]int{"a": 1}}

@@ -1,10 +1,5 @@
 package coalesce
 
-import (
-	"math"
-	"math/rand/v2"
-)
-
 // Leases returns how many loads hold a lease.
 func (c *Cache[K, V]) Leases() int {
 	c.mu.Lock()
@@ -18,16 +13,8 @@ func (c *Cache[K, V]) Leases() int {
 	return n
 }
 
-// Seed makes the draws of XFetch repeatable. They are -ln(U), as the paper has
-// it, where the cache draws the same distribution more cheaply.
-func (c *Cache[K, V]) Seed(seed uint64) {
-	r := rand.New(rand.NewPCG(seed, seed))
-	c.draw = func() float64 {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return -math.Log(1 - r.Float64())
-	}
-}
+// Draw replaces the source of the draws of XFetch.
+func (c *Cache[K, V]) Draw(draw func() float64) { c.draw = draw }
 
 // GhostSlots returns the size of the ghost's table.
 func (c *Cache[K, V]) GhostSlots() int { return 8 * len(c.policy.ghost.sets) }

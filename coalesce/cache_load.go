@@ -182,7 +182,7 @@ func (c *Cache[K, V]) begin(l *lease[K]) {
 // settle stores what a load came to, if its lease is still valid, and returns
 // what its callers get.
 func (c *Cache[K, V]) settle(ctx context.Context, l *lease[K], out *loaded[V]) (r *record[V], err error) {
-	deserted := out.err != nil && errors.Is(context.Cause(ctx), ErrAbandoned)
+	deserted := out.err != nil && deserted(ctx)
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,7 +212,7 @@ func (c *Cache[K, V]) settleLocked(l *lease[K], out *loaded[V], now time.Duratio
 	default:
 		valid := c.leases.end(l)
 		if deserted {
-			break // its callers ended it, which says nothing of the backend
+			break
 		}
 		c.loadErrors++
 		if it := c.find(l.hash, l.key); it != nil && valid {
@@ -222,4 +222,12 @@ func (c *Cache[K, V]) settleLocked(l *lease[K], out *loaded[V], now time.Duratio
 		}
 	}
 	return r, out.err
+}
+
+// deserted reports whether all callers of the work have left. That it has failed
+// then says nothing of the backend.
+func deserted(ctx context.Context) bool {
+	// Err comes first: before anybody has asked for it, Cause would answer for
+	// the context of the starter.
+	return ctx.Err() != nil && errors.Is(context.Cause(ctx), ErrAbandoned)
 }

@@ -145,7 +145,7 @@ func TestEveryEndOfABackgroundRefresh(t *testing.T) {
 					c := newCache(t, o, func(ctx context.Context, key string) (int, error) {
 						switch loads++; loads {
 						case 1:
-							time.Sleep(1) // so that XFetch has a load time
+							time.Sleep(time.Nanosecond) // so that XFetch has a load time
 							return 5, nil
 						case 2:
 							return e.load(ctx, key)
@@ -453,7 +453,35 @@ func TestLoadThatAsksForItsOwnKey(t *testing.T) {
 		})
 		_, err := c.Get(t.Context(), "k")
 		require.Equal(t, coalesce.ErrReentrant, err)
+		c.Set("k", 100)
+		time.Sleep(time.Minute)
+		_, err = c.Get(t.Context(), "k")
+		require.Equal(t, coalesce.ErrReentrant, err)
+		time.Sleep(time.Second) // the pause in which the inner Get would be given the old value
 		_, err = c.Refresh(t.Context(), "k")
 		require.Equal(t, coalesce.ErrReentrant, err)
+	})
+}
+
+// That the work of an outer load was left by all says nothing of an inner one:
+// its failure is one.
+func TestFailureBelowADesertedLoadIsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := newCache(t, stringOptions{Capacity: 10}, func(context.Context, string) (int, error) {
+			time.Sleep(time.Minute)
+			return 0, io.EOF
+		})
+		outer := newCache(t, stringOptions{Capacity: 10}, func(ctx context.Context, key string) (int, error) {
+			return inner.Get(ctx, key)
+		})
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		_, err := outer.Get(ctx, "k")
+		require.Equal(t, context.DeadlineExceeded, err)
+		_, err = inner.Get(t.Context(), "k")
+		require.Equal(t, io.EOF, err)
+		synctest.Wait()
+		require.EqualValues(t, 1, inner.Stats().LoadErrors, "of the one that was not left")
+		require.Zero(t, outer.Stats().LoadErrors)
 	})
 }

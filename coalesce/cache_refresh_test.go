@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -155,7 +156,7 @@ func TestStaleReadersSetOffOneRefresh(t *testing.T) {
 func TestCallerPastStaleJoinsTheRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &backend{takes: 10 * time.Second}
-		c := newCache(t, stringOptions{Capacity: 10, TTL: time.Minute, Stale: time.Second}, b.load)
+		c := newCache(t, stringOptions{Capacity: 10, TTL: time.Minute, Stale: time.Second, StaleIfError: time.Hour}, b.load)
 		c.Set("k", 100)
 		time.Sleep(time.Minute + time.Second - 1)
 		require.Equal(t, 100, get(t, c, "k"))
@@ -254,7 +255,7 @@ func TestNotFoundIsRememberedForNegativeTTL(t *testing.T) {
 		require.Equal(t, gone, err)
 		require.Equal(t, coalesce.Entry[int]{Age: time.Minute - 1, State: coalesce.Negative}, e)
 		require.EqualValues(t, 1, b.calls.Load())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		require.Equal(t, 2, get(t, c, "k"), "nobody serves the absence of a value as stale")
 		require.Zero(t, c.Stats().LoadErrors)
 		require.Zero(t, c.Stats().Refreshes)
@@ -307,6 +308,13 @@ func TestRefreshLoadsNow(t *testing.T) {
 	})
 }
 
+// seeded makes the draws repeatable. They are -ln(U), as the paper has it, where
+// the cache draws from the same distribution more cheaply.
+func seeded(c *stringCache, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, seed))
+	c.Draw(func() float64 { return -math.Log(1 - r.Float64()) })
+}
+
 // The paper's rule, now - took*Beta*ln(U) >= expiry, lets a reader refresh with
 // the probability exp(-gap/(Beta*took)), where gap is the time to the expiry.
 // The count of refreshes among n readers of n keys is binomial. The draws are
@@ -319,7 +327,7 @@ func TestEarlyRefreshesAreAsFrequentAsXFetchSays(t *testing.T) {
 				const took = time.Second
 				b := &backend{takes: took}
 				c := newCache(t, stringOptions{Capacity: n, TTL: time.Minute, Beta: beta}, b.load)
-				c.Seed(uint64(gap) + uint64(beta*10))
+				seeded(c, uint64(gap)+uint64(beta*10))
 				keys := make([]string, n)
 				for i := range keys {
 					keys[i] = strconv.Itoa(i)
@@ -350,7 +358,7 @@ func TestEarlyRefreshKeepsABusyKeyFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &backend{takes: time.Second}
 		c := newCache(t, stringOptions{Capacity: 10, TTL: time.Minute, Beta: 1}, b.load)
-		c.Seed(1)
+		seeded(c, 1)
 		require.Equal(t, 1, get(t, c, "k"))
 		for range 60_000 {
 			e, err := c.Entry(t.Context(), "k")
@@ -377,5 +385,54 @@ func TestSetKeepsTheLoadTimeForEarlyRefreshes(t *testing.T) {
 		get(t, c, "never")
 		require.EqualValues(t, 1, c.Stats().Refreshes)
 		require.EqualValues(t, 1, c.Stats().Misses)
+	})
+}
+
+// A refresh that never ran does not stop those after it: here the reader is the
+// work of a load of the same key, for which it cannot wait.
+func TestRefreshThatCouldNotRunIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c *stringCache
+		loads := 0
+		c = newCache(t, stringOptions{Capacity: 10, TTL: time.Minute, Stale: time.Hour}, func(ctx context.Context, key string) (int, error) {
+			if loads++; loads > 1 {
+				return loads, nil
+			}
+			v, err := c.Get(ctx, key)
+			require.NoError(t, err)
+			require.Equal(t, 100, v)
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		c.Set("k", 100)
+		time.Sleep(time.Minute)
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		_, err := c.Refresh(ctx, "k")
+		require.Equal(t, context.DeadlineExceeded, err)
+		synctest.Wait()
+		require.EqualValues(t, 1, c.Stats().Refreshes)
+		require.Equal(t, 100, get(t, c, "k"))
+		synctest.Wait()
+		require.Equal(t, 2, get(t, c, "k"))
+	})
+}
+
+// A reader that has found a value which is then invalidated does not bring the
+// key back by a refresh.
+func TestRefreshIsNotForAKeyThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{takes: time.Second}
+		c := newCache(t, stringOptions{Capacity: 10, TTL: time.Minute, Beta: 1}, b.load)
+		get(t, c, "k")
+		c.Draw(func() float64 {
+			c.Invalidate("k")
+			return 1e9
+		})
+		time.Sleep(time.Minute - time.Nanosecond)
+		require.Equal(t, 1, get(t, c, "k"))
+		synctest.Wait()
+		require.Zero(t, c.Stats().Refreshes)
+		require.Zero(t, c.Stats().Entries)
 	})
 }
