@@ -28,7 +28,7 @@ import (
 //   - Stale lets them go on with the old value while it is loaded in the
 //     background, so that nobody waits.
 //   - Beta refreshes an entry before it expires, by chance: each reader draws a
-//     lot, and the more likely wins the nearer the end is and the longer the
+//     lot, which wins the more often the nearer the end is and the longer the
 //     load takes. This is XFetch (Vattani, Chierichetti, Lowenstein, "Optimal
 //     Probabilistic Cache Stampede Prevention", VLDB 2015): a refresh begins if
 //     now - took*Beta*ln(random) >= expiry. Nobody gets an old value, and many
@@ -45,8 +45,8 @@ import (
 //   - A fresh value is younger than TTL. Within Stale an older one is served,
 //     and within StaleIfError one whose load has failed; never past the longer
 //     of them.
-//   - A key is loaded once for each expiry, also if a caller is late and comes
-//     when another's load is just over.
+//   - A key is loaded once for each time that it expires or goes, also if a
+//     caller is late and comes when another's load is just over.
 //   - Invalidate, Set and Clear are never undone by a load or refresh that
 //     began before: what it brings goes to the callers that had asked for it
 //     before, and is not kept.
@@ -78,10 +78,10 @@ import (
 //
 // All callers get the same value, not a copy: if it holds a pointer, a slice or
 // a map, nobody may change what it points to. Where a reader must see a write
-// that another process just made, no TTL is short enough. Entries that have
-// expired stay in memory until they are evicted, for which nothing runs in the
-// background; they go before all others. The cache of a process knows nothing of
-// the caches of others: Invalidate must reach each.
+// that another process just made, no TTL is short enough: the cache of a process
+// knows nothing of those of others, and Invalidate must reach each. Nothing runs
+// in the background to remove entries that have expired. They stay until they
+// are evicted, against which hits no longer help them.
 //
 // # Keys
 //
@@ -90,14 +90,16 @@ import (
 // eviction takes. If K is an interface type, a key whose dynamic type cannot be
 // compared panics in the caller, as it does with a map.
 //
-// A Cache is made by [NewCache] or [NewBatchCache]. It starts no goroutine
-// except for refreshes. Close it if the process goes on without it.
+// A Cache is made by [NewCache] or [NewBatchCache]; the zero value is of no use.
+// It starts no goroutine except for loads and refreshes. Close it if the process
+// goes on without it.
 //
 // Cost of a hit: the hash of the key, five loads, one add to a counter that
 // few share, and a read of the clock if values expire; no lock and no
 // allocation. A hot key is only read, so its readers do not slow each other
-// down. Loads and all that changes the cache take one lock for well below a
-// microsecond, and none while foreign code runs.
+// down. Loads, and all else that changes the cache, take one lock for well below a
+// microsecond, or for longer while a part of the table doubles, and never while
+// foreign code runs.
 //
 // A Cache is safe for concurrent use by multiple goroutines.
 type Cache[K comparable, V any] struct {

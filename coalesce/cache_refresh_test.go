@@ -436,3 +436,25 @@ func TestRefreshIsNotForAKeyThatIsGone(t *testing.T) {
 		require.Zero(t, c.Stats().Entries)
 	})
 }
+
+// The failure of a refresh that was overtaken by Set says nothing of the value
+// that was set: its refreshes do not pause.
+func TestFailureOfAnOvertakenRefreshIsNoReasonToPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &backend{takes: 10 * time.Millisecond}
+		b.fail(io.EOF)
+		c := newCache(t, stringOptions{Capacity: 10, TTL: 50 * time.Millisecond, Stale: time.Hour}, b.load)
+		c.Set("k", 100)
+		time.Sleep(50 * time.Millisecond)
+		get(t, c, "k")
+		synctest.Wait()
+		c.Set("k", 101)
+		time.Sleep(50 * time.Millisecond)
+		require.EqualValues(t, 1, c.Stats().LoadErrors)
+		b.fail(nil)
+		require.Equal(t, 101, get(t, c, "k"))
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		require.Equal(t, 2, get(t, c, "k"))
+	})
+}
