@@ -27,6 +27,22 @@ func Flights(h *Handler) (n int) {
 	return n
 }
 
+// MaxVary is how many fields are remembered for one resource at most.
+const MaxVary = maxVary
+
+// Varies is the largest number of fields that is remembered for one resource.
+func Varies(h *Handler) (n int) {
+	for i := range h.shards {
+		s := &h.shards[i]
+		s.mu.Lock()
+		for _, note := range s.notes {
+			n = max(n, len(note.vary))
+		}
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // The parsers.
 var (
 	ParseDirectives = parseDirectives

@@ -106,7 +106,7 @@ func (f *flight) finish(w *writer, failure any) {
 	s.remove(f)
 	s.mu.Unlock()
 	f.mu.Lock()
-	f.closed, f.over = true, true
+	f.over = true
 	if f.failure = failure; failure == nil {
 		f.trailer = w.trailers()
 		f.publish()

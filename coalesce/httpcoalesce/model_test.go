@@ -265,7 +265,7 @@ func TestNobodyGetsAResponseThatWasFinished(t *testing.T) {
 	}), httpcoalesce.Options{})
 	require.NoError(t, err)
 	const clients = 16
-	requests := 20_000
+	requests := 10_000
 	if raceEnabled {
 		requests = 2_000
 	}

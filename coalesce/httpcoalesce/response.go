@@ -108,6 +108,9 @@ func strictest(d *time.Duration, has *bool, value string) {
 // whether it says so at all (RFC 9111, sections 4.2.1 to 4.2.4). Being stale at once
 // it may still be shared for as long as stale-while-revalidate says.
 func (d *responseDirectives) freshFor(header http.Header, now time.Time) (left time.Duration, explicit bool) {
+	if !d.hasShared && !d.hasMaxAge && len(header["Expires"]) == 0 {
+		return 0, false
+	}
 	date, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
 		date = now
@@ -117,12 +120,10 @@ func (d *responseDirectives) freshFor(header http.Header, now time.Time) (left t
 		left = d.shared
 	case d.hasMaxAge:
 		left = d.maxAge
-	case len(header["Expires"]) > 0:
+	default:
 		if expires, err := http.ParseTime(header.Get("Expires")); err == nil {
 			left = expires.Sub(date)
 		}
-	default:
-		return 0, false
 	}
 	left -= max(now.Sub(date).Truncate(time.Second), seconds(header.Get("Age")), 0)
 	if !d.mustRevalidate && !d.proxyRevalidate && !d.hasShared {

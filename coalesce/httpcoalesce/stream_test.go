@@ -338,3 +338,56 @@ func TestABodyThatIsKnownToBeTooLongIsNotShared(t *testing.T) {
 		})
 	}
 }
+
+// The slowest client leaves, so that the others have room.
+func TestAHandlerThatIsHeldBackGoesOnWhenAClientLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
+		slowest := &browser{read: make(chan struct{})}
+		slow := &browser{read: make(chan struct{})}
+		slowest.ask(s, get("/"))
+		slow.ask(s, get("/"))
+		synctest.Wait()
+		wrote := 0
+		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
+			for range 12 {
+				n, _ := w.Write(make([]byte, 10))
+				w.(http.Flusher).Flush()
+				wrote += n
+			}
+		})
+		require.Equal(t, 100, wrote)
+		slow.read <- struct{}{}
+		synctest.Wait()
+		require.Equal(t, 100, wrote, "the slowest has read nothing")
+		slowest.mu.Lock()
+		slowest.broken = true
+		slowest.mu.Unlock()
+		slowest.read <- struct{}{}
+		synctest.Wait()
+		require.Equal(t, "aborted", slowest.state())
+		require.Equal(t, 110, wrote, "the other one has read 10")
+		close(slow.read)
+		s.run(0).end()
+		require.Equal(t, "done", slow.state())
+		require.Len(t, slow.text(), 120)
+	})
+}
+
+// A client whose context has ended is not sent what it has not got yet.
+func TestAClientThatHasLeftIsSentNothingMore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStage(t, httpcoalesce.Options{})
+		a := &browser{read: make(chan struct{})}
+		a.ask(s, get("/"))
+		b := s.ask(get("/"))
+		s.run(0).play(write(strings.Repeat("x", 100_000)))
+		a.leave()
+		close(a.read)
+		synctest.Wait()
+		require.Equal(t, "aborted", a.state())
+		require.Less(t, len(a.text()), 50_000)
+		s.endAll()
+		require.Len(t, b.text(), 100_000)
+	})
+}

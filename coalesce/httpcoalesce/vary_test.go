@@ -138,6 +138,7 @@ func TestTooManyVaryingFields(t *testing.T) {
 			require.Equal(t, []string{"1 ", "2 ", "1 "}, []string{a.text(), b.text(), c.text()}, i)
 		}
 		require.Zero(t, httpcoalesce.Flights(s.Handler))
+		require.Equal(t, httpcoalesce.MaxVary, httpcoalesce.Varies(s.Handler))
 	})
 	bubble(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -56,7 +57,7 @@ var handlers = map[string]http.HandlerFunc{
 		w.WriteHeader(304)
 	},
 	"404":      http.NotFound,
-	"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 301) },
+	"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusMovedPermanently) },
 	"header after": func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("A", "b")
 		_, _ = io.WriteString(w, "x")
@@ -239,11 +240,9 @@ func TestFieldsSetOutside(t *testing.T) {
 			return b
 		}
 		a := outside("1")
-		for s.count() == 0 {
-			time.Sleep(1)
-		}
+		synctest.Wait()
 		b := outside("2")
-		time.Sleep(1)
+		synctest.Wait()
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
 			require.Empty(t, w.Header())
 			w.Header().Set("Server", "inside")
