@@ -45,7 +45,7 @@ func TestAnAbortIsAnAbortForAll(t *testing.T) {
 		}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, httpcoalesce.Options{})
 				clients := []*browser{s.ask(get("/")), s.ask(get("/")), s.ask(get("/"))}
 				if tc.first != nil {
@@ -79,7 +79,7 @@ func TestAnAbortIsAnAbortForAll(t *testing.T) {
 }
 
 func TestAPanicCarriesTheHandlersStack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		s.run(0).play(explode)
@@ -92,7 +92,7 @@ func TestAPanicCarriesTheHandlersStack(t *testing.T) {
 }
 
 func TestAPanicOfAPanicErrorKeepsItsStack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		inner := &coalesce.PanicError{Value: "inner", Stack: []byte("stack")}
@@ -103,7 +103,7 @@ func TestAPanicOfAPanicErrorKeepsItsStack(t *testing.T) {
 
 // A panic when every client has left reaches the server through the last of them.
 func TestAPanicOfAnAbandonedHandlerIsReported(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		b.leave()
@@ -119,7 +119,7 @@ func TestAPanicOfAnAbandonedHandlerIsReported(t *testing.T) {
 // The first client has left when its response turns out to be for it alone: nobody
 // gets it, and the first client stays with the handler until it returns.
 func TestAResponseForAClientThatHasLeftIsNobodys(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		a.leave()

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"testing"
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
@@ -201,8 +200,3 @@ func write(body string) func(http.ResponseWriter, *http.Request) {
 }
 
 func flush(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush() }
-
-func bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}

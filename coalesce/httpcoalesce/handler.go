@@ -71,8 +71,10 @@ type Options struct {
 // A Handler starts one goroutine per flight. It ends when the wrapped handler
 // returns, which it should do soon after the end of its request's context, and no
 // sooner does the ServeHTTP of the last client return: http.Server.Shutdown waits
-// for it. Joining costs one map lookup under a sharded lock and an allocation for
-// the key.
+// for it. A flight costs about 25 small allocations beside what the handler does, most
+// of them for the copies of the request and of the response's header, and two hand-overs
+// between goroutines; a request that joins costs a lookup under one of 64 locks and
+// about 5 allocations; one that cannot be collapsed costs none.
 //
 // Make one with [New]. A Handler is safe for concurrent use by multiple goroutines.
 type Handler struct {

@@ -19,7 +19,7 @@ func private(w http.ResponseWriter, _ *http.Request) {
 
 // Those who wait are not served one after the other, as behind a lock.
 func TestAResponseThatCannotBeSharedReleasesAllAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		for range 10 {
 			s.ask(get("/"))
@@ -39,7 +39,7 @@ func TestAResponseThatCannotBeSharedReleasesAllAtOnce(t *testing.T) {
 
 func TestHitForPassEnds(t *testing.T) {
 	for _, tc := range []struct{ option, ttl time.Duration }{{0, 10 * time.Second}, {time.Minute, time.Minute}} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t, httpcoalesce.Options{HitForPass: tc.option})
 			s.ask(get("/"))
 			s.run(0).play(private)
@@ -57,7 +57,7 @@ func TestHitForPassEnds(t *testing.T) {
 }
 
 func TestHitForPassCanBeOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{HitForPass: -1})
 		s.ask(get("/"))
 		s.run(0).play(private)
@@ -70,7 +70,7 @@ func TestHitForPassCanBeOff(t *testing.T) {
 
 // A response that belongs to one variant says nothing about the others.
 func TestHitForPassIsOfAVariant(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		s.ask(get("/", "Foo: 1"))
 		s.run(0).play(func(w http.ResponseWriter, r *http.Request) {
@@ -89,7 +89,7 @@ func TestHitForPassIsOfAVariant(t *testing.T) {
 
 // What a handler says that was cancelled since nobody was left is not remembered.
 func TestAnAbandonedResponseIsNotRemembered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		a.leave()

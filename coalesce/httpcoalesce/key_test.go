@@ -49,7 +49,7 @@ func TestKey(t *testing.T) {
 		{"long", get("/" + strings.Repeat("x", 1000)), get("/" + strings.Repeat("x", 1000)), true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, httpcoalesce.Options{})
 				s.ask(tc.a)
 				s.ask(tc.b)
@@ -61,7 +61,7 @@ func TestKey(t *testing.T) {
 }
 
 func TestKeyHeadersReplaceTheDefault(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{KeyHeaders: []string{"x-tenant", "X-Tenant"}})
 		s.ask(get("/", "X-Tenant: 1", "Accept: a"))
 		s.ask(get("/", "X-Tenant: 1", "Accept: b"))
@@ -97,7 +97,7 @@ func TestWhoAsks(t *testing.T) {
 		{"not ok", fromUser, get("/"), get("/"), "public", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, httpcoalesce.Options{Principal: tc.principal})
 				s.ask(tc.a)
 				s.ask(tc.b)
@@ -119,7 +119,7 @@ func TestARequestWithABodyIsNotCollapsed(t *testing.T) {
 		"chunked": func(r *http.Request) { r.TransferEncoding = []string{"chunked"} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, httpcoalesce.Options{})
 				s.ask(edit(get("/"), body))
 				s.ask(edit(get("/"), body))
@@ -134,7 +134,7 @@ func TestARequestWithABodyIsNotCollapsed(t *testing.T) {
 // The handler's request is a copy: it can change it, and it may outlive the first
 // client's, whose owner may change that.
 func TestTheHandlersRequestIsItsOwn(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		r := get("/x", "Foo: 1")
 		r.SetPathValue("id", "7")
@@ -160,7 +160,7 @@ func TestTheHandlersRequestIsItsOwn(t *testing.T) {
 
 // A handler that asks for its own URL would wait for itself.
 func TestARequestFromInsideDoesNotWaitForItself(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		depth := 0
 		var h http.Handler
 		h, err := httpcoalesce.New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -2,6 +2,7 @@ package httpcoalesce_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,4 +22,21 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 	}
 	_, err := httpcoalesce.New(nil, httpcoalesce.Options{})
 	require.ErrorContains(t, err, "next is nil")
+}
+
+func TestARequestThatIsNotCollapsedCostsNoAllocation(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	h, err := httpcoalesce.New(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), httpcoalesce.Options{})
+	require.NoError(t, err)
+	w := httptest.NewRecorder()
+	for name, r := range map[string]*http.Request{
+		"method":        request("POST", "/"),
+		"range":         get("/", "Range: bytes=0-"),
+		"credentials":   get("/", "Cookie: a=b"),
+		"cache control": get("/", "Cache-Control: no-store"),
+	} {
+		require.Zero(t, testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }), name)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -155,7 +156,7 @@ var scripts = []script{
 func TestRFC9111(t *testing.T) {
 	for _, sc := range scripts {
 		t.Run(sc.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) { sc.play(t) })
+			synctest.Test(t, func(t *testing.T) { sc.play(t) })
 		})
 	}
 }

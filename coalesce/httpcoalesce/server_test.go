@@ -3,7 +3,6 @@ package httpcoalesce_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -202,7 +201,7 @@ func TestOverTheWireTheFirstClientDisconnects(t *testing.T) {
 		cancel()
 		_, err = io.ReadAll(first.Body)
 		require.ErrorIs(t, err, context.Canceled)
-		require.NoError(t, errors.Join(first.Body.Close()))
+		require.NoError(t, first.Body.Close())
 		more <- struct{}{}
 		for _, r := range wait() {
 			require.NoError(t, r.err)

@@ -15,7 +15,7 @@ import (
 )
 
 func TestEveryClientGetsWhatIsFlushedAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		require.Equal(t, 1, s.count())
@@ -46,7 +46,7 @@ func TestEveryClientGetsWhatIsFlushedAtOnce(t *testing.T) {
 }
 
 func TestAFinishedResponseIsNotJoined(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		slow := &browser{read: make(chan struct{})}
 		slow.ask(s, get("/"))
@@ -67,7 +67,7 @@ func TestAFinishedResponseIsNotJoined(t *testing.T) {
 }
 
 func TestALateClientStartsAnewWhenTheBeginningIsDropped(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{MaxBuffer: 8})
 		a := s.ask(get("/"))
 		s.run(0).play(write("01234567"))
@@ -88,7 +88,7 @@ func TestALateClientStartsAnewWhenTheBeginningIsDropped(t *testing.T) {
 }
 
 func TestASlowClientStallsNobodyAndIsCutOff(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
 		fast := s.ask(get("/"))
 		slow := &browser{read: make(chan struct{})}
@@ -117,7 +117,7 @@ func TestASlowClientStallsNobodyAndIsCutOff(t *testing.T) {
 // The handler runs no further ahead than the window, and goes on when one of its
 // clients reads: the others then have the whole window to catch up.
 func TestTheHandlerIsHeldBackByAllClientsOnly(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
 		a := &browser{read: make(chan struct{})}
 		b := &browser{read: make(chan struct{})}
@@ -147,7 +147,7 @@ func TestTheHandlerIsHeldBackByAllClientsOnly(t *testing.T) {
 }
 
 func TestALargeWriteGoesThroughASmallWindow(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, buffer := range []int{1, 7, 1000, 1 << 20} {
 			s := newStage(t, httpcoalesce.Options{MaxBuffer: buffer})
 			a := s.ask(get("/"))
@@ -163,7 +163,7 @@ func TestALargeWriteGoesThroughASmallWindow(t *testing.T) {
 func TestAClientThatLeavesEndsOnlyItsOwnResponse(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		for _, how := range []string{"disconnect", "write"} {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t, httpcoalesce.Options{})
 				a, b := s.ask(get("/")), s.ask(get("/"))
 				stays, leaves := a, b
@@ -193,7 +193,7 @@ func TestAClientThatLeavesEndsOnlyItsOwnResponse(t *testing.T) {
 }
 
 func TestTheFirstClientMayLeaveBeforeTheHeader(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		a.leave()
@@ -210,7 +210,7 @@ type valueKey struct{}
 // The handler's request has the first client's values, no client's deadline, and ends
 // when the last has left, which stays until the handler has returned.
 func TestTheHandlersContextEndsWithTheLastClient(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		r := get("/")
 		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), valueKey{}, "first"), time.Second)
@@ -244,7 +244,7 @@ func TestTheHandlersContextEndsWithTheLastClient(t *testing.T) {
 }
 
 func TestAHandlerThatIsHeldBackEndsWithItsLastClient(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{MaxBuffer: 4})
 		a := &browser{read: make(chan struct{})}
 		a.ask(s, get("/"))
@@ -265,7 +265,7 @@ func TestAHandlerThatIsHeldBackEndsWithItsLastClient(t *testing.T) {
 }
 
 func TestTimeoutIsTheHandlersDeadline(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		h, err := httpcoalesce.New(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			w.WriteHeader(http.StatusGatewayTimeout)
@@ -286,7 +286,7 @@ func TestTimeoutIsTheHandlersDeadline(t *testing.T) {
 // A body that cannot be finished because the time is over is not a short one that
 // looks complete.
 func TestATimeoutInTheMiddleOfAWriteAborts(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{Timeout: time.Minute, MaxBuffer: 4})
 		a := &browser{read: make(chan struct{})}
 		a.ask(s, get("/"))
@@ -302,7 +302,7 @@ func TestATimeoutInTheMiddleOfAWriteAborts(t *testing.T) {
 }
 
 func TestALateClientComesWhileTheResponseIsFresh(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
@@ -325,7 +325,7 @@ func TestABodyThatIsKnownToBeTooLongIsNotShared(t *testing.T) {
 		method, length string
 		status, want   int
 	}{{"GET", "100", 200, 1}, {"GET", "101", 200, 2}, {"HEAD", "101", 200, 1}, {"GET", "101", 304, 1}} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
 			s.ask(request(tc.method, "/"))
 			s.ask(request(tc.method, "/"))
@@ -341,7 +341,7 @@ func TestABodyThatIsKnownToBeTooLongIsNotShared(t *testing.T) {
 
 // The slowest client leaves, so that the others have room.
 func TestAHandlerThatIsHeldBackGoesOnWhenAClientLeaves(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{MaxBuffer: 100})
 		slowest := &browser{read: make(chan struct{})}
 		slow := &browser{read: make(chan struct{})}
@@ -376,7 +376,7 @@ func TestAHandlerThatIsHeldBackGoesOnWhenAClientLeaves(t *testing.T) {
 
 // A client whose context has ended is not sent what it has not got yet.
 func TestAClientThatHasLeftIsSentNothingMore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := &browser{read: make(chan struct{})}
 		a.ask(s, get("/"))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,7 +25,7 @@ func varies(names ...string) func(http.ResponseWriter, *http.Request) {
 
 // Those who wait for a response of another variant go on to their own, together.
 func TestVariantsRunOnceEach(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		var clients []*browser
 		for i := range 12 {
@@ -56,7 +57,7 @@ func TestVariantsRunOnceEach(t *testing.T) {
 
 // A resource can vary on one field in one response, and on another in the next.
 func TestVaryIsTheUnionOfAllResponses(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/", "Foo: 1", "Bar: 1"))
 		b := s.ask(get("/", "Foo: 1", "Bar: 2"))
@@ -82,7 +83,7 @@ func TestVaryIsTheUnionOfAllResponses(t *testing.T) {
 // A response that names ever other fields costs a few waits and ends in a run of one's
 // own.
 func TestADivertedRequestIsServedInTheEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		const n = 8
 		var clients []*browser
@@ -114,7 +115,7 @@ func TestADivertedRequestIsServedInTheEnd(t *testing.T) {
 
 // So many fields are not remembered; the responses are still never mixed up.
 func TestTooManyVaryingFields(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		for i := range 40 {
 			name := fmt.Sprint("F", i)
@@ -140,7 +141,7 @@ func TestTooManyVaryingFields(t *testing.T) {
 		require.Zero(t, httpcoalesce.Flights(s.Handler))
 		require.Equal(t, httpcoalesce.MaxVary, httpcoalesce.Varies(s.Handler))
 	})
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		var names []string
 		for i := range 17 {

@@ -139,7 +139,7 @@ func TestAClientSeesNoDifference(t *testing.T) {
 }
 
 func TestWhatNeedsAConnectionIsNotSupported(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
@@ -163,7 +163,7 @@ func TestWhatNeedsAConnectionIsNotSupported(t *testing.T) {
 // As net/http does: what is too much is refused, also in smaller pieces, and a
 // Content-Length that is no number is no promise.
 func TestContentLength(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
@@ -197,7 +197,7 @@ func TestContentLength(t *testing.T) {
 }
 
 func TestInformationalResponsesAreDropped(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
@@ -216,7 +216,7 @@ func TestInformationalResponsesAreDropped(t *testing.T) {
 }
 
 func TestAnInvalidStatusPanics(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(99) })
@@ -227,7 +227,7 @@ func TestAnInvalidStatusPanics(t *testing.T) {
 // What middleware outside has set for one client is for that client, and what the
 // handler sets comes on top.
 func TestFieldsSetOutside(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		outside := func(id string) *browser {
 			b := ask(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -261,7 +261,7 @@ func TestFieldsSetOutside(t *testing.T) {
 
 // Each client has its own copy of the header, and of the trailers.
 func TestClientsMayChangeTheirHeader(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a, b := s.ask(get("/")), s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {
@@ -282,7 +282,7 @@ func TestClientsMayChangeTheirHeader(t *testing.T) {
 }
 
 func TestACookieIsNoTrailer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, httpcoalesce.Options{})
 		a := s.ask(get("/"))
 		s.run(0).play(func(w http.ResponseWriter, _ *http.Request) {

@@ -13,7 +13,7 @@ import (
 // TestPages: every reader gets the page that it asked for, whoever else asked for what
 // at that time, and no page costs more than one query.
 func TestPages(t *testing.T) {
-	const readers, requests = 64, 20_000
+	const requests = 20_000
 	s := newSite(t)
 	h := collapsed(t, s)
 	err := load(t.Context(), serve(t, h), readers, requests, func(page, status int, body []byte) error {
@@ -42,6 +42,8 @@ func TestPages(t *testing.T) {
 // and the collapsing.
 //
 //	go test -run '^$' -bench Pages -benchtime 3s ./pages
+const readers = 256
+
 func BenchmarkPages(b *testing.B) {
 	for _, impl := range []string{"floor", "direct", "collapsed"} {
 		b.Run("impl="+impl, func(b *testing.B) {
@@ -54,7 +56,7 @@ func BenchmarkPages(b *testing.B) {
 			addr := serve(b, handler)
 			b.ReportAllocs()
 			b.ResetTimer()
-			err := load(b.Context(), addr, 64, b.N, func(page, status int, body []byte) error {
+			err := load(b.Context(), addr, readers, b.N, func(page, status int, body []byte) error {
 				if status != http.StatusOK {
 					return fmt.Errorf("page %d: status %d, body %q", page, status, body)
 				}
