@@ -72,6 +72,10 @@
 // Put middleware that decides about permission, logs or counts outside of the Handler:
 // there it sees every request.
 //
+// The same holds for fields that say how the site was reached and that the handler
+// believes, such as X-Forwarded-Host: put them into [Options.KeyHeaders], or one client
+// can choose the links that others get.
+//
 // A handler that forgets its Vary is a leak in waiting, with a cache as with a Handler.
 // The fields by which content is usually negotiated are in the key for that reason.
 //
