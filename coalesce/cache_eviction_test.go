@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,29 +170,50 @@ func TestNegativeEntriesAreBoundedLikeOthers(t *testing.T) {
 	c.Check()
 }
 
-// Entries that nobody can be served any more give way before those that are in
-// use, however often they were asked for.
-func TestDeadEntriesGoFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCache(t, stringOptions{Capacity: 100, TTL: time.Minute, Stale: time.Minute}, new(backend).load)
-		key := func(i int) string { return string(rune('a' + i)) }
-		for i := range 50 {
-			c.Set(key(i), i)
-			for range 3 {
-				get(t, c, key(i))
+// Hits keep an entry in memory, but only as long as it can be served to anybody.
+func TestHitsDoNotKeepWhatIsDead(t *testing.T) {
+	const ns = time.Nanosecond
+	for _, x := range []struct {
+		negative bool
+		age      time.Duration
+		dead     bool
+	}{
+		{false, 3*time.Minute - ns, false}, // TTL and StaleIfError
+		{false, 3 * time.Minute, true},
+		{true, time.Second - ns, false}, // NegativeTTL alone
+		{true, time.Second, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := new(backend)
+			if x.negative {
+				b.fail(coalesce.ErrNotFound)
 			}
-		}
-		time.Sleep(2 * time.Minute)
-		for i := range 100 {
-			c.Set(key(50+i), i)
-			get(t, c, key(50+i))
-			get(t, c, key(50+i))
-		}
-		for i := range 50 {
-			_, ok := c.Peek(key(50 + i))
-			require.True(t, ok)
-		}
-	})
+			c := newCache(t, stringOptions{Capacity: 100, TTL: time.Minute, Stale: time.Minute, StaleIfError: 2 * time.Minute, NegativeTTL: time.Second}, b.load)
+			for i := range 50 {
+				for range 4 {
+					_, _ = c.Get(t.Context(), "hot"+strconv.Itoa(i))
+				}
+			}
+			time.Sleep(x.age)
+			for i := range 50 {
+				c.Set("cold"+strconv.Itoa(i), i)
+			}
+			for i := range 40 {
+				c.Set("new"+strconv.Itoa(i), i)
+			}
+			kept := 0
+			for i := range 50 {
+				if _, ok := c.Peek("cold" + strconv.Itoa(i)); ok {
+					kept++
+				}
+			}
+			if x.dead {
+				require.Equal(t, 50, kept)
+			} else {
+				require.Equal(t, 10, kept)
+			}
+		})
+	}
 }
 
 // A hot set survives a scan of a hundred times the capacity, which asks for each

@@ -456,5 +456,17 @@ func TestFailureOfAnOvertakenRefreshIsNoReasonToPause(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
 		require.Equal(t, 2, get(t, c, "k"))
+
+		// Nor is one that came just before.
+		b.fail(io.EOF)
+		_, err := c.Refresh(t.Context(), "k")
+		require.Equal(t, io.EOF, err)
+		c.Set("k", 102)
+		time.Sleep(50 * time.Millisecond)
+		b.fail(nil)
+		require.Equal(t, 102, get(t, c, "k"))
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		require.Equal(t, 4, get(t, c, "k"))
 	})
 }
