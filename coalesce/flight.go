@@ -44,10 +44,10 @@ func (g *Group[K, V]) Flights() iter.Seq2[K, Flight] {
 				for ; c != nil; c = c.next {
 					f := c
 					if c.closed {
-						f = c.successor
-					}
-					if f == nil {
-						continue
+						if c.successor == nil {
+							continue
+						}
+						f = c.successor.call
 					}
 					f.stamp()
 					part = append(part, entry{c.key, Flight{Age: time.Since(t.epoch) - f.start, Waiters: int(f.waiters)}})

@@ -23,7 +23,7 @@ import (
 //   - after Timeout, if that is set, as with context.WithTimeout;
 //   - when the work has returned, with the cause context.Canceled, so that what
 //     was derived from it is released. A context that the work keeps stays valid
-//     for ever: its values can still be read.
+//     for ever: its values can still be read. It keeps the result in memory.
 //
 // # Guarantees
 //
@@ -42,9 +42,9 @@ import (
 //     the process, since the caller that would have recovered it is gone.
 //   - If the work fails with the error of its starter's own context, because the
 //     function uses that one instead of the context that it is given, the
-//     callers that still live do not share that failure: one of them starts the
-//     work again with its own function and values, and the others join it. A
-//     caller goes through this once; a second such error it receives.
+//     callers that still live do not share that failure: they ask again, the
+//     first of them starts the work with its own function and values, and the
+//     others join it. A caller does so once; a second such error it receives.
 //
 // # Running inline
 //
@@ -67,9 +67,9 @@ import (
 // and its fields must not be changed then.
 //
 // Cost: two short critical sections on one of several locks and one allocation
-// for a flight, two and a goroutine if the caller's context can end; no
-// allocation to join one. If the work uses its context, three to four small
-// allocations more.
+// for a flight, three and a goroutine if the caller's context can end; no
+// allocation to join one, but one or two for the first that joins work that runs
+// inline. If the work uses its context, three to four small allocations more.
 //
 // A Group is safe for concurrent use by multiple goroutines.
 type Group[K comparable, V any] struct {
@@ -141,7 +141,7 @@ func (g *Group[K, V]) DoResult(ctx context.Context, key K, fn func(context.Conte
 // channel for each call.
 func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context) (V, error)) <-chan Result[V] {
 	out := make(chan Result[V], 1)
-	_, w, err := g.admit(ctx, key, fn, false)
+	c, _, err := g.admit(ctx, key, fn, false, false)
 	if err != nil {
 		out <- Result[V]{Err: err}
 		return out
@@ -149,7 +149,9 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	go func() {
 		var o outcome[V]
 		defer func() { out <- o.result() }() // even if Clone calls runtime.Goexit
-		g.await(ctx, w, &o)
+		if g.await(ctx, c, false, &o) {
+			g.retry(ctx, key, fn, false, &o)
+		}
 	}()
 	return out
 }
@@ -177,30 +179,44 @@ func (g *Group[K, V]) Forget(key K) bool {
 }
 
 func (g *Group[K, V]) do(ctx context.Context, key K, fn func(context.Context) (V, error)) (o outcome[V]) {
-	c, w, err := g.admit(ctx, key, fn, true)
+	c, inline, err := g.admit(ctx, key, fn, true, false)
 	switch {
 	case err != nil:
 		o.err = err
-	case w == nil:
+	case inline:
 		c.fly(fn, &o)
 		o.unshare(g.Clone)
-	default:
-		g.await(ctx, w, &o)
+	case g.await(ctx, c, false, &o):
+		g.retry(ctx, key, fn, true, &o)
 	}
 	return o
 }
 
-// admit lets the caller join the flight of key, or starts one. It returns the
-// waiter with which to await the result; or no waiter, if inline is allowed and
-// the caller must run c itself.
-func (g *Group[K, V]) admit(ctx context.Context, key K, fn func(context.Context) (V, error), inline bool) (c *call[K, V], w *waiter[K, V], err error) {
+// retry is do for a caller whose flight has ended with its starter's context.
+func (g *Group[K, V]) retry(ctx context.Context, key K, fn func(context.Context) (V, error), inline bool, o *outcome[V]) {
+	c, inline, err := g.admit(ctx, key, fn, inline, true)
+	switch {
+	case err != nil:
+		o.err = err
+	case inline:
+		c.fly(fn, o)
+		o.unshare(g.Clone)
+	default:
+		g.await(ctx, c, true, o)
+	}
+}
+
+// admit lets the caller join the flight of key, or starts one. The caller must
+// then await the outcome; or run c itself, if inline is allowed and returned.
+// Again says that the caller has been admitted before.
+func (g *Group[K, V]) admit(ctx context.Context, key K, fn func(context.Context) (V, error), inline, again bool) (*call[K, V], bool, error) {
 	if fn == nil {
 		panic("coalesce: nil function")
 	}
 	if ctx.Done() != nil {
 		inline = false
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err
+			return nil, false, err
 		}
 	}
 	t := g.table.Load()
@@ -210,78 +226,83 @@ func (g *Group[K, V]) admit(ctx context.Context, key K, fn func(context.Context)
 	hash, s := t.locate(key)
 
 	s.mu.Lock()
-	c = s.find(hash, key)
-	if c == nil {
-		c = s.make(ctx, hash, key)
-		s.list(c)
-		if inline {
-			c.waiters = 1 // until it lands: it cannot leave
-			s.mu.Unlock()
-			return c, nil, nil
-		}
-		w = c.add(ctx, fn)
-		s.mu.Unlock()
-		c.depart(fn)
-		return c, w, nil
+	if c := s.find(hash, key); c != nil {
+		return g.join(ctx, c, fn, again) // unlocks
 	}
-	w, err = g.join(ctx, c, fn)
-	return c, w, err
+	if inline {
+		c := s.inline(ctx, hash, key)
+		s.list(c)
+		c.waiters = 1 // until it lands: it cannot leave
+		s.mu.Unlock()
+		return c, true, nil
+	}
+	c := s.detached(ctx, hash, key)
+	s.list(c)
+	c.add(again)
+	s.mu.Unlock()
+	c.depart(fn)
+	return c, false, nil
 }
 
-// join adds the caller to c, or to its successor if c is closed. The shard must
-// be locked; join unlocks it.
-func (g *Group[K, V]) join(ctx context.Context, c *call[K, V], fn func(context.Context) (V, error)) (w *waiter[K, V], err error) {
-	s, running := c.shard, c
+// join adds the caller to running, or to its successor if running is closed. The
+// shard must be locked; join unlocks it.
+func (g *Group[K, V]) join(ctx context.Context, running *call[K, V], fn func(context.Context) (V, error), again bool) (*call[K, V], bool, error) {
+	s, c := running.shard, running
 	if c.closed {
-		c = c.successor
-		if c == nil {
-			c = s.make(ctx, running.hash, running.key)
-			c.pending = true
-			running.successor = c
+		if c.successor == nil {
+			c.successor = &successor[K, V]{call: s.detached(ctx, c.hash, c.key), fn: fn}
+			c.successor.call.pending = true
+		}
+		c = c.successor.call
+	}
+	joins := c.waiters > 0 || !c.pending // or it is the first of a successor
+	full := g.MaxWaiters > 0 && int(c.waiters) >= g.MaxWaiters && !again
+	if !full {
+		c.add(again)
+		if joins && !again {
+			s.joined++
 		}
 	}
-	full := g.MaxWaiters > 0 && int(c.waiters) >= g.MaxWaiters
-	if !full {
-		w = c.add(ctx, fn)
-	}
 	waiters := int(c.waiters)
-	first := waiters == 1 && c.pending // it has joined nobody
-	if !full && !first {
-		s.joined++
-	}
 	s.mu.Unlock()
 
 	// Only now, because Value is foreign code which must not run under the lock.
 	reentrant := ctx.Value(&running.work) != nil
 	switch {
-	case reentrant && (full || s.refuse(w, first)):
-		return nil, ErrReentrant
+	case reentrant && (full || s.refuse(c, joins && !again, again)):
+		return nil, false, ErrReentrant
 	case full:
-		return nil, ErrTooManyWaiters
+		return nil, false, ErrTooManyWaiters
 	}
-	if g.Trace != nil && g.Trace.Join != nil && !first {
+	if g.Trace != nil && g.Trace.Join != nil && joins {
 		g.Trace.Join(ctx, running.key, waiters)
 	}
-	return w, nil
+	return c, false, nil
 }
 
-// await waits until w has its outcome or ctx ends, whichever is first.
-func (g *Group[K, V]) await(ctx context.Context, w *waiter[K, V], o *outcome[V]) {
-	s := w.shard
+// await waits until c has its outcome or ctx ends, whichever is first. It
+// reports true if the caller shall try again, because what ended was the
+// context of the starter.
+func (g *Group[K, V]) await(ctx context.Context, c *call[K, V], again bool, o *outcome[V]) bool {
+	gate := c.gate
 	if done := ctx.Done(); done == nil {
-		*o = <-w.ready // half the price of a select
+		<-gate.done // half the price of a select
 	} else {
 		select {
-		case *o = <-w.ready:
+		case <-gate.done:
 		case <-done:
-			if c, remain, ok := s.leave(w); ok {
-				*o = outcome[V]{err: ctx.Err()}
+			if remain, ok := c.shard.leave(c, again); ok {
+				o.err = ctx.Err()
 				g.Trace.left(ctx, c.key, remain)
-			} else {
-				*o = <-w.ready // on its way: the flight has landed
+				return false
 			}
+			<-gate.done // about to be: the flight has landed
 		}
 	}
-	s.release(w)
+	if gate.again && !again {
+		return true
+	}
+	*o = gate.outcome
 	o.unshare(g.Clone)
+	return false
 }

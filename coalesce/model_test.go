@@ -26,13 +26,14 @@ var errWork = errors.New("work failed")
 
 // A modelCaller is one call, and what is expected of it.
 type modelCaller struct {
-	id     int
-	method string
-	inline bool
-	again  bool // it has been through a second start
-	leave  context.CancelFunc
-	ends   time.Time // when its context ends by itself, or zero
-	ctx    context.Context
+	id      int
+	method  string
+	endless bool
+	inline  bool
+	again   bool // it has been through a second start
+	leave   context.CancelFunc
+	ends    time.Time // when its context ends by itself, or zero
+	ctx     context.Context
 
 	flight *modelFlight // while it waits
 	want   *seen        // once it must be over
@@ -140,6 +141,7 @@ func (m *model) call(t *rapid.T) {
 		f = before.next
 	}
 	refused := f != nil && m.max > 0 && len(f.waiters) >= m.max
+	c.endless = endless
 	c.inline = endless && f == nil && before == nil && c.method != "DoChan"
 	fn := func(work context.Context) (int, error) {
 		e := &modelExecution{caller: c.id, ctx: work, finish: make(chan func() (int, error))}
@@ -160,7 +162,7 @@ func (m *model) call(t *rapid.T) {
 		c.want = &seen{over: true, returned: true, result: coalesce.Result[int]{Err: coalesce.ErrTooManyWaiters}}
 		return
 	case f == nil && before != nil:
-		f = &modelFlight{key: key, begun: time.Now(), waiters: map[*modelCaller]bool{}}
+		f = &modelFlight{key: key, starter: c, begun: time.Now(), waiters: map[*modelCaller]bool{}}
 		before.next = f
 	case f == nil:
 		f = &modelFlight{key: key, listed: true, waiters: map[*modelCaller]bool{}}
@@ -264,7 +266,6 @@ func (m *model) land(t *rapid.T, f *modelFlight, how string) {
 	synctest.Wait()
 	m.stats.InFlight--
 	f.landed = true
-	listed := f.listed
 	f.listed = false
 	if m.policy == coalesce.KeepRunning && len(f.waiters) == 0 {
 		m.stats.Abandoned++
@@ -278,20 +279,22 @@ func (m *model) land(t *rapid.T, f *modelFlight, how string) {
 			}
 		}
 	}
-	if len(heirs) > 0 {
-		next := &modelFlight{key: f.key, listed: listed, closed: f.closed, next: f.next, waiters: map[*modelCaller]bool{}}
-		f.next = nil
+	if next := f.next; next != nil {
+		next.listed = true
+		m.begin(t, next, func(id int) bool { return id == next.starter.id }) // though it may have left
+	}
+	if len(heirs) > 0 { // they ask again
+		next := m.listed(f.key)
+		if next == nil {
+			next = &modelFlight{key: f.key, listed: true, waiters: map[*modelCaller]bool{}}
+			m.begin(t, next, func(id int) bool { return slices.Contains(heirs, m.callers[id]) })
+			next.starter.inline = next.starter.endless && next.starter.method != "DoChan"
+		}
 		for _, c := range heirs {
 			c.again, c.flight = true, next
 			next.waiters[c] = true
 			delete(f.waiters, c)
 		}
-		m.begin(t, next, func(id int) bool { return next.waiters[m.callers[id]] })
-	}
-
-	if next := f.next; next != nil {
-		next.listed = true
-		m.begin(t, next, func(id int) bool { return next.waiters[m.callers[id]] })
 	}
 
 	if how == "panic" {

@@ -101,7 +101,7 @@ func TestSecondStartHasTheValuesOfALivingCaller(t *testing.T) {
 			time.Sleep(time.Second)
 			return ctx.Value(traceKey{}), ctx.Err()
 		})
-		h := held{dying, make(chan struct{})} // the last to join is the first to be asked
+		h := held{dying, make(chan struct{})}
 		c := make(chan error, 1)
 		go func() {
 			_, err := g.Do(h, "k", func(context.Context) (any, error) { return "of a dead caller", nil })
@@ -112,7 +112,7 @@ func TestSecondStartHasTheValuesOfALivingCaller(t *testing.T) {
 		require.ErrorIs(t, (<-a).Err, context.Canceled)
 		require.Equal(t, "living", (<-b).Val)
 		close(h.until)
-		require.NoError(t, <-c, "the result was there before it could leave")
+		require.ErrorIs(t, <-c, context.Canceled)
 		require.EqualValues(t, 2, g.Stats().Executions)
 	})
 }
@@ -120,24 +120,49 @@ func TestSecondStartHasTheValuesOfALivingCaller(t *testing.T) {
 // A caller goes through a second start once. Should that starter die in the
 // same way, the caller gets the error; one that came later is not so far yet.
 func TestSecondStartIsTheLastForACaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var g coalesce.Group[string, int]
-		one, endOne := context.WithCancel(t.Context())
-		two, endTwo := context.WithCancel(t.Context())
-		a := g.DoChan(one, "k", wrong(one))
-		b := g.DoChan(t.Context(), "k", wrong(two)) // lives, but obeys a context that ends
-		c := g.DoChan(two, "k", wrong(two))         // the last to join is the first to be asked
-		endOne()
-		require.ErrorIs(t, (<-a).Err, context.Canceled)
-		synctest.Wait()
-		d := g.DoChan(t.Context(), "k", slow(4))
-		endTwo()
-		require.ErrorIs(t, (<-c).Err, context.Canceled)
-		r := <-b
-		require.ErrorContains(t, r.Err, "query: context canceled")
-		require.Equal(t, coalesce.Result[int]{Val: 4, Waiters: 1}, <-d)
-		require.EqualValues(t, 3, g.Stats().Executions)
-	})
+	for _, newcomer := range []string{"living", "dead"} {
+		t.Run(newcomer, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var g coalesce.Group[string, int]
+				one, endOne := context.WithCancel(t.Context())
+				first := g.DoChan(one, "k", wrong(one))
+				// Two callers of which either may start the work the second time.
+				var starter int
+				ctxs, ends, out := [2]context.Context{}, [2]func(){}, [2]<-chan coalesce.Result[int]{}
+				for i := range 2 {
+					ctxs[i], ends[i] = context.WithCancel(t.Context())
+					defer ends[i]()
+					out[i] = g.DoChan(ctxs[i], "k", func(ctx context.Context) (int, error) {
+						starter = i
+						return wrong(ctxs[i])(ctx)
+					})
+				}
+				endOne()
+				require.ErrorIs(t, (<-first).Err, context.Canceled)
+				synctest.Wait()
+
+				h := held{t.Context(), make(chan struct{})}
+				if newcomer == "dead" {
+					h.Context = ctxs[starter]
+				}
+				late := observe(func() coalesce.Result[int] { return g.DoResult(h, "k", slow(4)) })
+				synctest.Wait()
+				ends[starter]()
+				require.ErrorIs(t, (<-out[starter]).Err, context.Canceled)
+				require.ErrorContains(t, (<-out[1-starter]).Err, "query: context canceled")
+				close(h.until)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if newcomer == "living" {
+					require.Equal(t, coalesce.Result[int]{Val: 4, Waiters: 1}, late.result)
+					require.EqualValues(t, 3, g.Stats().Executions)
+				} else {
+					require.Equal(t, coalesce.Result[int]{Err: context.Canceled}, late.result)
+					require.EqualValues(t, 2, g.Stats().Executions)
+				}
+			})
+		})
+	}
 }
 
 func TestErrorThatIsNotTheStartersEndIsShared(t *testing.T) {
@@ -218,37 +243,15 @@ func TestSecondStartThatDoesNotReturnHasNoValue(t *testing.T) {
 	}
 }
 
-// Nor for those who have had their second start, if all newcomers are dead.
-func TestNothingIsStartedAThirdTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var g coalesce.Group[string, int]
-		one, endOne := context.WithCancel(t.Context())
-		two, endTwo := context.WithCancel(t.Context())
-		a := g.DoChan(one, "k", wrong(one))
-		b := g.DoChan(t.Context(), "k", wrong(two))
-		again := g.DoChan(two, "k", wrong(two)) // starts the second time
-		endOne()
-		<-a
-		synctest.Wait()
-		h := held{two, make(chan struct{})}
-		c := observe(func() coalesce.Result[int] { return g.DoResult(h, "k", mustNotRun) })
-		synctest.Wait()
-		endTwo()
-		<-again
-		require.ErrorContains(t, (<-b).Err, "query: context canceled")
-		close(h.until)
-		synctest.Wait()
-		require.ErrorContains(t, c.result.Err, "query: context canceled")
-		require.EqualValues(t, 2, g.Stats().Executions)
-	})
-}
-
-func TestForgottenFlightIsStartedAgainWithoutBeingListed(t *testing.T) {
+// The callers of a forgotten flight whose starter died do not start a third:
+// they join the one that began after the Forget, which is fresher than they may
+// ask.
+func TestCallersOfAForgottenOrphanJoinTheFlightThatFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g coalesce.Group[string, int]
 		ctx, die := context.WithCancel(t.Context())
 		a := g.DoChan(ctx, "k", wrong(ctx))
-		b := g.DoChan(t.Context(), "k", slow(2))
+		b := g.DoChan(t.Context(), "k", mustNotRun)
 		g.Forget("k")
 		c := g.DoChan(t.Context(), "k", slow(3))
 		die()
@@ -256,9 +259,11 @@ func TestForgottenFlightIsStartedAgainWithoutBeingListed(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 1, g.Listed())
 		d := g.DoChan(t.Context(), "k", mustNotRun)
-		require.Equal(t, coalesce.Result[int]{Val: 2, Waiters: 1}, <-b)
-		require.Equal(t, 3, (<-c).Val)
-		require.Equal(t, 3, (<-d).Val)
+		want := coalesce.Result[int]{Val: 3, Shared: true, Waiters: 3}
+		require.Equal(t, want, <-b)
+		require.Equal(t, want, <-c)
+		require.Equal(t, want, <-d)
+		require.Equal(t, coalesce.Stats{Executions: 2, Joined: 2}, g.Stats())
 	})
 }
 

@@ -22,7 +22,6 @@ type table[K comparable, V any] struct {
 	mask    uint64
 	epoch   time.Time // call.start counts from it: time.Since is half the price of time.Now
 	shards  []shard[K, V]
-	waiters sync.Pool // of *waiter[K, V]
 
 	lostPanic atomic.Pointer[PanicError] // the last that no caller was there to receive
 }
@@ -96,9 +95,19 @@ func (s *shard[K, V]) find(hash uint64, key K) *call[K, V] {
 	return nil
 }
 
-// make makes a flight that is not yet listed.
-func (s *shard[K, V]) make(ctx context.Context, hash uint64, key K) *call[K, V] {
+// inline makes a flight that its caller will run, and detached one that will run
+// by itself.
+func (s *shard[K, V]) inline(ctx context.Context, hash uint64, key K) *call[K, V] {
 	return &call[K, V]{work: work{parent: ctx}, shard: s, hash: hash, key: key}
+}
+
+func (s *shard[K, V]) detached(ctx context.Context, hash uint64, key K) *call[K, V] {
+	d := &detached[K, V]{
+		call: call[K, V]{work: work{parent: ctx}, shard: s, hash: hash, key: key},
+		own:  gate[V]{done: make(chan struct{})},
+	}
+	d.gate = &d.own
+	return &d.call
 }
 
 // list puts a flight into the table. Its work begins now.
@@ -145,17 +154,19 @@ func (s *shard[K, V]) shut(c *call[K, V]) {
 	}
 }
 
-// leave takes the waiter off its flight, and reports false if the flight has
-// landed and the outcome is on its way. The last to leave ends the flight.
-// leave returns the flight and the number of callers that remain.
-func (s *shard[K, V]) leave(w *waiter[K, V]) (c *call[K, V], remain int, ok bool) {
+// leave takes a caller off c, and reports false if that has landed and the
+// outcome is there or about to be. The last to leave ends the flight. leave
+// returns the number of callers that remain.
+func (s *shard[K, V]) leave(c *call[K, V], again bool) (remain int, ok bool) {
 	s.mu.Lock()
-	c = w.call
 	if c.landed {
 		s.mu.Unlock()
-		return c, 0, false
+		return 0, false
 	}
-	c.drop(w)
+	c.waiters--
+	if again {
+		c.gate.seconds--
+	}
 	remain = int(c.waiters)
 	end := remain == 0 && !c.pending && s.group.Abandon != KeepRunning
 	switch {
@@ -171,34 +182,18 @@ func (s *shard[K, V]) leave(w *waiter[K, V]) (c *call[K, V], remain int, ok bool
 	if end {
 		c.end(abandoned)
 	}
-	return c, remain, true
+	return remain, true
 }
 
-// refuse undoes a join, and reports false if it is too late for that. First
-// says that the caller joined nobody.
-func (s *shard[K, V]) refuse(w *waiter[K, V], first bool) bool {
-	if _, _, ok := s.leave(w); !ok {
+// refuse undoes a join, and reports false if it is too late for that.
+func (s *shard[K, V]) refuse(c *call[K, V], joined, again bool) bool {
+	if _, ok := s.leave(c, again); !ok {
 		return false
 	}
-	if !first {
+	if joined {
 		s.mu.Lock()
 		s.joined--
 		s.mu.Unlock()
 	}
-	s.release(w)
 	return true
-}
-
-func (s *shard[K, V]) waiter() *waiter[K, V] {
-	w, _ := s.table.waiters.Get().(*waiter[K, V])
-	if w == nil {
-		w = &waiter[K, V]{ready: make(chan outcome[V], 1)}
-	}
-	w.shard = s
-	return w
-}
-
-func (s *shard[K, V]) release(w *waiter[K, V]) {
-	*w = waiter[K, V]{ready: w.ready}
-	s.table.waiters.Put(w)
 }
