@@ -93,6 +93,12 @@
 // If the handler panics, calls runtime.Goexit or writes less than its Content-Length,
 // the connection of every client breaks; no client ever takes a part for the whole.
 //
+// # More than one node
+//
+// Each node collapses what reaches it, so that N nodes do the work of a hot page N
+// times. [ToOwner] sends the requests for a page to the one node that owns it, as
+// Discord's API does with the requests for a channel.
+//
 // # When not to use it
 //
 //   - It is not a cache: a response is forgotten when the handler returns, and between
