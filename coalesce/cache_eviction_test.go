@@ -216,6 +216,41 @@ func TestHitsDoNotKeepWhatIsDead(t *testing.T) {
 	}
 }
 
+// The same in the main queue, where the hits would give another turn.
+func TestHitsDoNotKeepWhatIsDeadInTheMainQueue(t *testing.T) {
+	for _, dead := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCache(t, stringOptions{Capacity: 100, TTL: time.Minute}, new(backend).load)
+			use := func(prefix string, n, times int) {
+				for i := range n {
+					for range times {
+						get(t, c, prefix+strconv.Itoa(i))
+					}
+				}
+			}
+			use("old", 50, 4)
+			use("scan", 150, 1) // moves the old ones into the main queue
+			use("old", 50, 4)
+			require.EqualValues(t, 200, c.Stats().Loads)
+			if dead {
+				time.Sleep(time.Minute)
+			}
+			use("new", 100, 3)
+			kept := 0
+			for i := range 100 {
+				if _, ok := c.Peek("new" + strconv.Itoa(i)); ok {
+					kept++
+				}
+			}
+			if dead {
+				require.Equal(t, 100, kept)
+			} else {
+				require.Less(t, kept, 80)
+			}
+		})
+	}
+}
+
 // A hot set survives a scan of a hundred times the capacity, which asks for each
 // key once. With LRU nothing is left of it.
 func TestHotSetSurvivesAScan(t *testing.T) {

@@ -17,7 +17,7 @@ type ghost struct {
 // add remembers a hash. Entries is how many the cache has: nine tenths of them
 // are the main queue's share.
 func (g *ghost) add(hash uint64, entries int) {
-	g.limit = uint32(min(max(1, entries/10*9), 1<<30))
+	g.limit = uint32(max(1, min(entries, 1<<30)*9/10))
 	if slots := 2 * int(g.limit); slots > 8*len(g.sets) {
 		// What it knew is lost. It grows only when the cache first fills, or
 		// when the entries become cheaper.
