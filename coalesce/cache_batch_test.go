@@ -272,6 +272,23 @@ func TestRefreshIsNotContentWithAFetchThatLeftItsKeyOut(t *testing.T) {
 	})
 }
 
+// A value that was set during a fetch is better than what the fetch brings, but
+// not when it has expired meanwhile.
+func TestFetchThatOutlivesAValueThatWasSet(t *testing.T) {
+	for takes, want := range map[time.Duration]int{time.Minute: 100, 2 * time.Minute: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			x := &table{rows: map[string]int{"k": 1}, takes: takes}
+			c := newBatchCache(t, &stringBatcher{Fetch: x.fetch}, stringOptions{Capacity: 10, TTL: 90 * time.Second})
+			r := observe(func() (r coalesce.Result[int]) { r.Val, r.Err = c.Get(t.Context(), "k"); return r })
+			synctest.Wait()
+			c.Set("k", 100)
+			time.Sleep(takes)
+			synctest.Wait()
+			require.Equal(t, coalesce.Result[int]{Val: want}, r.result)
+		})
+	}
+}
+
 // Who loads past the cache fills it, and a panic is one for that caller.
 func TestLoadOfTheBatcherItselfIsStored(t *testing.T) {
 	x := &table{rows: map[string]int{"a": 1}}
