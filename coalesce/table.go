@@ -102,10 +102,9 @@ func (s *shard[K, V]) inline(ctx context.Context, hash uint64, key K) *call[K, V
 }
 
 func (s *shard[K, V]) detached(ctx context.Context, hash uint64, key K) *call[K, V] {
-	d := &detached[K, V]{
-		call: call[K, V]{work: work{parent: ctx}, shard: s, hash: hash, key: key},
-		own:  gate[V]{done: make(chan struct{})},
-	}
+	d := new(detached[K, V])
+	d.parent, d.shard, d.hash, d.key = ctx, s, hash, key
+	d.own.done = make(chan struct{})
 	d.gate = &d.own
 	return &d.call
 }
