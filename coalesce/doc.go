@@ -97,12 +97,31 @@
 //
 // [Group.Stats] counts executions and callers that joined: their ratio is what
 // coalescing saves. [Group.Flights] lists what is under way, for a debug page.
+// [Trace] has hooks for logs and spans.
+//
+// # Beyond one key, one moment and one process
+//
+// A Group is the core. Around it are
+//
+//   - [Batcher], if one query can answer for many keys: it fetches what collects
+//     while a fetch is under way, and a lone key at once;
+//   - [Cache], if results may be kept: a Group or a Batcher with a memory, which
+//     refreshes before and behind the readers' backs;
+//   - package httpcoalesce, for whole HTTP responses, streamed to all clients;
+//   - [Owners], which sends all requests for a key to the one node that then sees
+//     the whole herd;
+//   - [Lead] over a [Lease], if the fleet must do the work once: packages sqllease
+//     and redislease hold leases in PostgreSQL, MySQL, MariaDB and Redis;
+//   - package stampede, which simulates them against each other.
 //
 // # Sources
 //
 //   - Discord, "How Discord Stores Trillions of Messages" (2023): data services.
 //   - golang.org/x/sync/singleflight: the same idea without contexts, by which
-//     this package is measured.
+//     this package is measured. docs/coalesce-peers.md tells what it and others
+//     get wrong, each with a reproduction.
+//   - facebook/dataloader and its ports to Go, for the Batcher; group commit in
+//     databases, for its pace.
 //   - Nishtala et al., "Scaling Memcache at Facebook" (NSDI 2013), section 3.2.1,
 //     on thundering herds and leases.
 package coalesce

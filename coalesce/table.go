@@ -18,10 +18,10 @@ import (
 // so that a key which is not equal to itself can be removed and a flight never
 // removes its successor.
 type table[K comparable, V any] struct {
-	seed    maphash.Seed
-	mask    uint64
-	epoch   time.Time // call.start counts from it: time.Since is half the price of time.Now
-	shards  []shard[K, V]
+	seed   maphash.Seed
+	mask   uint64
+	epoch  time.Time // call.start counts from it: time.Since is half the price of time.Now
+	shards []shard[K, V]
 
 	lostPanic atomic.Pointer[PanicError] // the last that no caller was there to receive
 }
