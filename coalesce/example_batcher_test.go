@@ -97,8 +97,8 @@ func ExampleOwners() {
 	// Output:
 	// channel/0 c -> c
 	// channel/1 c -> c
-	// channel/2 a -> c
-	// channel/3 a -> b
+	// channel/2 a -> b
+	// channel/3 a -> c
 	// channel/5 b -> b
 }
 
