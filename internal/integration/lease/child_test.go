@@ -161,8 +161,8 @@ func killedHolderIsSucceeded(t *testing.T, c *child, key string, heirs ...coales
 	}
 	require.Len(t, worked, 1, "executions after the killed one")
 	require.Greater(t, <-worked, c.token)
-	// A second is for the machine, and for the poll of those that wait.
-	require.Less(t, time.Since(died), ttl+2*time.Second)
+	// The rest is for a loaded machine: without an end to the lease it is forever.
+	require.Less(t, time.Since(died), ttl+15*time.Second)
 }
 
 // A holder that was stopped for longer than its time to live goes on, and what
