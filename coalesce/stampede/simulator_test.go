@@ -80,7 +80,7 @@ type result struct {
 	p99, max, age      time.Duration
 }
 
-// simulate runs in a bubble.
+// simulate runs in a synctest bubble.
 func simulate(s scenario, strategy func(scenario, *database) []process, seed uint64) result {
 	d := newDatabase(s)
 	processes := strategy(s, d)

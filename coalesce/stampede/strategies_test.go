@@ -84,7 +84,8 @@ type cache struct{ *coalesce.Cache[string, value] }
 func (c cache) get(ctx context.Context, key string) (value, error) { return c.Get(ctx, key) }
 func (c cache) close()                                             { _ = c.Close(context.Background()) }
 
-// leased is a shared store with a lease.
+// leased is a shared store with a lease. The sleeps are round trips, in a synctest
+// bubble.
 func leased(s scenario, d *database) []process {
 	store := coalescetest.NewStore(5 * time.Second)
 	all := make([]process, s.processes)

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -142,8 +141,8 @@ func TestRedisWaitSurvivesTheLossOfItsSubscription(t *testing.T) {
 	waited := make(chan error, 1)
 	l := open()
 	go func() { waited <- l.Wait(t.Context(), "k") }()
-	for strings.TrimSpace(r.Do(t, "CLIENT", "KILL", "TYPE", "pubsub")) == "0" { // until it has subscribed
-		time.Sleep(time.Millisecond)
+	for r.Do(t, "CLIENT", "KILL", "TYPE", "pubsub") == "0" { // until it has subscribed
+		<-time.After(time.Millisecond)
 	}
 	require.NoError(t, g.Release(t.Context()))
 	require.NoError(t, <-waited)
