@@ -1,9 +1,11 @@
+// Package lease_test runs the leases of package coalesce on real servers.
 package lease_test
 
 import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,6 +34,8 @@ const (
 var children = map[string]func(args []string) (coalescetest.Participant, error){
 	"redis":         redisChild,
 	"redis cluster": redisChild,
+	"postgres":      sqlChild("postgres"),
+	"mariadb":       sqlChild("mariadb"),
 }
 
 func TestMain(m *testing.M) {
@@ -42,6 +46,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	// These tests wait for leases to end far more than they work. A flag on the
+	// command line still wins.
+	_ = flag.Set("test.parallel", "16")
 	os.Exit(m.Run())
 }
 
@@ -130,21 +137,21 @@ func (c *child) kill(t *testing.T)   { require.NoError(t, c.cmd.Process.Kill()) 
 func (c *child) pause(t *testing.T)  { require.NoError(t, c.cmd.Process.Signal(syscall.SIGSTOP)) }
 func (c *child) resume(t *testing.T) { require.NoError(t, c.cmd.Process.Signal(syscall.SIGCONT)) }
 
-// A killed holder is succeeded within its time to live, by one process: however
-// many wait, the work is done once more.
+// A killed holder is succeeded, by one process: however many wait, the work is
+// done once more. Without an end of the lease they would wait until soon is over.
 func killedHolderIsSucceeded(t *testing.T, c *child, key string, heirs ...coalescetest.Participant) {
 	require.Equal(t, "ok", c.ask(t, "put half"))
 	c.kill(t)
-	died := time.Now()
 	type done struct {
 		value string
 		err   error
 	}
 	out := make(chan done, len(heirs))
 	worked := make(chan coalesce.Token, len(heirs))
+	ctx := soon(t)
 	for _, p := range heirs {
 		go func() {
-			v, err := coalesce.Lead(t.Context(), p, key,
+			v, err := coalesce.Lead(ctx, p, key,
 				func(ctx context.Context) (string, bool, error) {
 					v, _, err := p.Get(ctx, key)
 					return string(v), string(v) == "whole", err
@@ -161,8 +168,6 @@ func killedHolderIsSucceeded(t *testing.T, c *child, key string, heirs ...coales
 	}
 	require.Len(t, worked, 1, "executions after the killed one")
 	require.Greater(t, <-worked, c.token)
-	// The rest is for a loaded machine: without an end to the lease it is forever.
-	require.Less(t, time.Since(died), ttl+15*time.Second)
 }
 
 // A holder that was stopped for longer than its time to live goes on, and what

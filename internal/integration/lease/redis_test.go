@@ -86,6 +86,7 @@ func redisProcesses(t *testing.T, kind string, db int, addrs ...string) {
 }
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	addr, db := testserver.RedisAddr(t)
 	t.Run("suite", func(t *testing.T) {
 		open := func(t testing.TB) coalescetest.Participant {
@@ -105,6 +106,7 @@ func TestRedis(t *testing.T) {
 // A server that has lost its data has forgotten who holds what: the holder finds
 // out, and the token of the next is nevertheless greater.
 func TestRedisThatLosesItsData(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*testing.T, *testserver.Redis){
 		"FLUSHALL":         func(t *testing.T, r *testserver.Redis) { r.Do(t, "FLUSHALL") },
 		"kill and restart": func(t *testing.T, r *testserver.Redis) { r.Kill(); r.Restart(t) },
@@ -132,6 +134,7 @@ func TestRedisThatLosesItsData(t *testing.T) {
 // The message of a release is lost when the subscription is cut off at that
 // moment; those that wait find out by themselves.
 func TestRedisWaitSurvivesTheLossOfItsSubscription(t *testing.T) {
+	t.Parallel()
 	r := testserver.StartRedis(t)
 	open := func() *redislease.Lease {
 		return redisLease(t, redisClient(t, rueidis.ClientOption{InitAddress: []string{r.Addr()}}), 5*time.Minute)
@@ -149,6 +152,7 @@ func TestRedisWaitSurvivesTheLossOfItsSubscription(t *testing.T) {
 }
 
 func TestRedisCluster(t *testing.T) {
+	t.Parallel()
 	cluster := testserver.StartRedisCluster(t)
 	t.Run("suite", func(t *testing.T) {
 		coalescetest.TestLease(t, coalescetest.Subject{
@@ -189,6 +193,7 @@ func clusterParticipant(t testing.TB, cluster *testserver.RedisCluster) coalesce
 // while they are down, the holder loses what it has, and when they are back, with
 // no data, the next token is greater.
 func TestRedisClusterWhoseMastersAreKilled(t *testing.T) {
+	t.Parallel()
 	cluster := testserver.StartRedisCluster(t)
 	open := func() coalescetest.Participant {
 		return redisParticipant(redisLease(t, redisClient(t, rueidis.ClientOption{InitAddress: cluster.Addrs()}), ttl))

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"testing"
@@ -29,10 +30,8 @@ type database struct {
 	// open connects to the server of the dsn at another address, if there is one.
 	open func(dsn, addr string) (*sql.DB, error)
 	addr func(dsn string) string
-	// results creates a table, store upserts a row of it, load reads one.
+	// results creates a table of results, store upserts a row of it, load reads one.
 	results, store, load string
-	// killOthers ends all sessions but the one that asks.
-	killOthers string
 }
 
 var databases = map[string]database{
@@ -55,10 +54,9 @@ var databases = map[string]database{
 			c, _ := pgx.ParseConfig(dsn)
 			return net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
 		},
-		results:    `CREATE TABLE IF NOT EXISTS results (k bytea PRIMARY KEY, v bytea NOT NULL)`,
-		store:      `INSERT INTO results VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v`,
-		load:       `SELECT v FROM results WHERE k = $1`,
-		killOthers: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`,
+		results: `CREATE TABLE IF NOT EXISTS %s_results (k bytea PRIMARY KEY, v bytea NOT NULL)`,
+		store:   `INSERT INTO %s_results VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = excluded.v`,
+		load:    `SELECT v FROM %s_results WHERE k = $1`,
 	},
 	"mariadb": {
 		dialect: sqllease.MySQL,
@@ -82,9 +80,9 @@ var databases = map[string]database{
 			c, _ := mysqldriver.ParseDSN(dsn)
 			return c.Addr
 		},
-		results: `CREATE TABLE IF NOT EXISTS results (k VARBINARY(64) PRIMARY KEY, v LONGBLOB NOT NULL)`,
-		store:   `INSERT INTO results VALUES (?, ?) ON DUPLICATE KEY UPDATE v = VALUES(v)`,
-		load:    `SELECT v FROM results WHERE k = ?`,
+		results: `CREATE TABLE IF NOT EXISTS %s_results (k VARBINARY(64) PRIMARY KEY, v LONGBLOB NOT NULL)`,
+		store:   `INSERT INTO %s_results VALUES (?, ?) ON DUPLICATE KEY UPDATE v = VALUES(v)`,
+		load:    `SELECT v FROM %s_results WHERE k = ?`,
 	},
 }
 
@@ -110,6 +108,9 @@ func openSQL(d database, dsn, addr, table string, ttl time.Duration) (*sqlProces
 		return nil, nil, err
 	}
 	closeBoth := func() { _ = leases.Close(); _ = data.Close() }
+	for _, query := range []*string{&d.results, &d.store, &d.load} {
+		*query = fmt.Sprintf(*query, table)
+	}
 	p := &sqlProcess{l, d, data, table}
 	ctx := context.Background()
 	if err := l.Migrate(ctx); err != nil {
@@ -119,8 +120,8 @@ func openSQL(d database, dsn, addr, table string, ttl time.Duration) (*sqlProces
 	return p, closeBoth, err
 }
 
-func (p *sqlProcess) row(key string) []byte {
-	sum := sha256.Sum256([]byte(p.table + "/" + key))
+func row(key string) []byte {
+	sum := sha256.Sum256([]byte(key))
 	return sum[:]
 }
 
@@ -133,7 +134,7 @@ func (p *sqlProcess) Put(ctx context.Context, key string, token coalesce.Token, 
 	if value == nil {
 		value = []byte{}
 	}
-	if _, err := tx.ExecContext(ctx, p.store, p.row(key), value); err != nil {
+	if _, err := tx.ExecContext(ctx, p.store, row(key), value); err != nil {
 		return err
 	}
 	if err := p.Fence(ctx, tx, key, token); err != nil {
@@ -143,7 +144,7 @@ func (p *sqlProcess) Put(ctx context.Context, key string, token coalesce.Token, 
 }
 
 func (p *sqlProcess) Get(ctx context.Context, key string) (value []byte, found bool, err error) {
-	err = p.db.QueryRowContext(ctx, p.load, p.row(key)).Scan(&value)
+	err = p.db.QueryRowContext(ctx, p.load, row(key)).Scan(&value)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}
@@ -173,17 +174,39 @@ func (d database) participant(t testing.TB, dsn string) coalescetest.Participant
 	return coalescetest.Participant{Lease: p.Lease, Put: p.Put, Get: p.Get, Cut: proxy.BlackHole, Heal: proxy.Heal}
 }
 
-func TestSQLPassesTheSuite(t *testing.T) {
+// TestSQL runs everything on one server of each kind.
+func TestSQL(t *testing.T) {
+	t.Parallel()
 	for name, d := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := d.dsn(t)
-			coalescetest.TestLease(t, coalescetest.Subject{
-				Open: func(t testing.TB) (a, b coalescetest.Participant) {
-					return d.participant(t, dsn), d.participant(t, dsn)
-				},
-				TTL: ttl,
+			t.Run("suite", func(t *testing.T) {
+				t.Parallel()
+				coalescetest.TestLease(t, coalescetest.Subject{
+					Open: func(t testing.TB) (a, b coalescetest.Participant) {
+						return d.participant(t, dsn), d.participant(t, dsn)
+					},
+					TTL: ttl,
+				})
 			})
+			for _, part := range []struct {
+				name string
+				f    func(t *testing.T, d database, dsn string)
+			}{
+				{"the session is as before afterwards", sessionIsAsBefore},
+				{"a successor waits for the fenced transaction", successorWaitsForTheFencedTransaction},
+				{"a late transaction is refused at every level", lateTransactionIsRefused},
+				{"a frozen transaction is ended", frozenTransactionIsEnded},
+				{"deleted rows hurt nobody", deletedRowsHurtNobody},
+				{"migrate concurrently", migrateConcurrently},
+			} {
+				t.Run(part.name, func(t *testing.T) {
+					t.Parallel()
+					part.f(t, d, dsn)
+				})
+			}
+			sqlProcesses(t, name, d, dsn)
 		})
 	}
 }
