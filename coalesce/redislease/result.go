@@ -14,7 +14,8 @@ import (
 // Put stores the value of key for ttl, which is at least a millisecond, if key
 // is held by the grant with this token; all in one step. Otherwise nothing
 // changes, and the error is coalesce.ErrFenced: the grant was released or lost,
-// even if nobody has succeeded it. One round trip.
+// even if nobody has succeeded it. One round trip; while Redis cannot be reached,
+// Put tries again for up to Options.TTL, after which there is no lease to write by.
 func (l *Lease) Put(ctx context.Context, key string, token coalesce.Token, value []byte, ttl time.Duration) error {
 	if ttl < time.Millisecond {
 		return fmt.Errorf("redislease: put: ttl is %v, want %v or more", ttl, time.Millisecond)
@@ -23,6 +24,9 @@ func (l *Lease) Put(ctx context.Context, key string, token coalesce.Token, value
 		return err
 	}
 	n := l.names(key)
+	// It is tried again for as long as the lease may be ours.
+	ctx, cancel := context.WithTimeout(ctx, l.ttl)
+	defer cancel()
 	stored, err := l.scripts.put.Exec(ctx, l.client, []string{n.lease, n.value},
 		[]string{strconv.Itoa(ownerLen), strconv.FormatUint(uint64(token), 10), rueidis.BinaryString(value), millis(ttl)}).AsInt64()
 	switch {

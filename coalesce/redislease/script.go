@@ -48,14 +48,18 @@ return 1`
 	leftText = `return redis.call('PTTL', KEYS[1])`
 )
 
+// Of the scripts that change something, those may be sent again whose second
+// run changes and says the same. A cluster that fails over needs it: the client
+// learns of the new primary by an error. To acquire fails at once, so that the
+// caller can decide what to do without Redis.
 type scripts struct{ acquire, renew, release, put, left *rueidis.Lua }
 
 func newScripts() scripts {
 	return scripts{
 		acquire: rueidis.NewLuaScript(acquireText),
-		renew:   rueidis.NewLuaScript(renewText),
+		renew:   rueidis.NewLuaScriptRetryable(renewText),
 		release: rueidis.NewLuaScript(releaseText),
-		put:     rueidis.NewLuaScript(putText),
+		put:     rueidis.NewLuaScriptRetryable(putText),
 		left:    rueidis.NewLuaScript(leftText),
 	}
 }

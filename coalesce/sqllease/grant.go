@@ -29,7 +29,7 @@ type grant struct {
 }
 
 // Acquire makes the caller the holder of key, on a connection of the pool that
-// is the grant's until Release or loss; three round trips. Returns
+// is the grant's until Release or loss; three round trips, and four in MySQL. Returns
 // coalesce.ErrHeld if there is another holder, the error of ctx when that ends
 // first, also while it waits for a connection, and the error of the database if
 // it does not answer as it should. After an error nothing is held.
@@ -67,9 +67,7 @@ func (l *Lease) acquire(ctx context.Context, k lockKey) (_ *grant, err error) {
 		return nil, err
 	}
 	if !held {
-		if err := conn.Close(); err != nil {
-			return nil, err
-		}
+		_ = conn.Close() // gives it back to the pool, and never fails
 		return nil, coalesce.ErrHeld
 	}
 	if g.token, err = l.server.grant(ctx, conn, k); err != nil {
@@ -106,17 +104,16 @@ func (g *grant) Release(ctx context.Context) error {
 		return coalesce.ErrFenced // the session has been discarded
 	}
 	held, err := g.lease.server.unlock(ctx, g.conn, g.key)
-	if err == nil && held {
-		err = g.conn.Close()
-		if err == nil {
-			return nil
-		}
-	}
-	discard(g.conn) // which gives the lock back as well
-	if err != nil {
+	switch {
+	case err != nil:
+		discard(g.conn) // which gives the lock back as well
 		return fmt.Errorf("sqllease: release: %w", err)
+	case !held:
+		discard(g.conn)
+		return coalesce.ErrFenced
 	}
-	return coalesce.ErrFenced
+	_ = g.conn.Close() // gives it back to the pool
+	return nil
 }
 
 // discard ends the session.
