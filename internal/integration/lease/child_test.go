@@ -28,6 +28,8 @@ import (
 const (
 	childKind = "EVENKEEL_LEASE_CHILD" // which of children
 	childArgs = "EVENKEEL_LEASE_ARGS"  // for it, separated by newlines; the last is the key
+
+	workerKey = "worker" // instead of a key: see beWorker
 )
 
 // children open a participant in the child process.
@@ -60,6 +62,9 @@ func beChild(open func([]string) (coalescetest.Participant, error), args []strin
 	key := args[len(args)-1]
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // whatever happens to the parent
 	defer cancel()
+	if key == workerKey {
+		return beWorker(ctx, p)
+	}
 	g, err := p.Acquire(ctx, key)
 	if err != nil {
 		return err

@@ -83,6 +83,11 @@ func redisProcesses(t *testing.T, kind string, db int, addrs ...string) {
 		p, c, key := with(t)
 		stoppedHolderIsFenced(t, c, key, p[0])
 	})
+	t.Run("killed at random", func(t *testing.T) {
+		t.Parallel()
+		l := redisLease(t, redisClient(t, rueidis.ClientOption{SelectDB: db, InitAddress: addrs}), ttl)
+		killedAtRandom(t, redisParticipant(l), kind, append([]string{strconv.Itoa(db), t.Name() + ":"}, addrs...)...)
+	})
 }
 
 func TestRedis(t *testing.T) {

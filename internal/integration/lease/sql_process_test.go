@@ -37,4 +37,9 @@ func sqlProcesses(t *testing.T, name string, d database, dsn string) {
 		p, c := with(t)
 		stoppedHolderIsFenced(t, c, "key", p[0])
 	})
+	t.Run("killed at random", func(t *testing.T) {
+		t.Parallel()
+		s := d.process(t, dsn, "")
+		killedAtRandom(t, coalescetest.Participant{Lease: s.Lease, Put: s.Put, Get: s.Get}, name, dsn, tableOf(t))
+	})
 }
