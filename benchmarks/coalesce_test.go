@@ -82,9 +82,9 @@ func BenchmarkCoalesceDo(b *testing.B) {
 }
 
 func TestRatioCoalesce(t *testing.T) {
-	t.Run("background against x/sync Do", func(t *testing.T) { ratio.AtMost(t, 1.7, coalesceDo(context.Background()), xsyncDo()) })
+	t.Run("background against x/sync Do", func(t *testing.T) { ratio.AtMost(t, 1, coalesceDo(context.Background()), xsyncDo()) })
 	t.Run("cancellable against x/sync DoChan", func(t *testing.T) {
-		ratio.AtMost(t, 1.5, coalesceDo(t.Context()), xsyncDoChan(t.Context()))
+		ratio.AtMost(t, 1.2, coalesceDo(t.Context()), xsyncDoChan(t.Context()))
 	})
-	t.Run("cancellable against resenje", func(t *testing.T) { ratio.AtMost(t, 1.5, coalesceDo(t.Context()), resenjeDo(t.Context())) })
+	t.Run("cancellable against resenje", func(t *testing.T) { ratio.AtMost(t, 1.1, coalesceDo(t.Context()), resenjeDo(t.Context())) })
 }

@@ -8,9 +8,12 @@ require (
 	github.com/dgryski/go-jump v0.0.0-20170409065014-e1f439676b57
 	github.com/evenkeel-go/evenkeel v0.0.0
 	github.com/go-kratos/kratos/v2 v2.8.3
+	github.com/maypok86/otter/v2 v2.4.0
 	github.com/mroth/weightedrand/v2 v2.1.0
 	github.com/sethvargo/go-limiter v0.7.1
 	github.com/stretchr/testify v1.12.1
+	github.com/viccon/sturdyc v1.1.5
+	github.com/vikstrous/dataloadgen v0.0.10
 	github.com/zeromicro/go-zero v1.10.3
 	go.uber.org/ratelimit v0.3.1
 	golang.org/x/sync v0.25.0

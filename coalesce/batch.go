@@ -20,8 +20,7 @@ type batch[K comparable, V any] struct {
 type slot[K comparable, V any] struct {
 	key     K
 	hash    uint64
-	ctx     context.Context // of the first caller
-	outcome outcome[V]      // written by the fetch, before it lands
+	outcome outcome[V] // written by the fetch, before it lands
 
 	// Guarded by Batcher.mu.
 	batch      *batch[K, V] // nil while it is queued
@@ -29,6 +28,15 @@ type slot[K comparable, V any] struct {
 	chain      *slot[K, V]  // in the index
 	listed     bool         // in the index: it can be joined
 	wants      *want[K, V]  // whom it will serve
+}
+
+// first returns the request that has waited longest for the slot.
+func (s *slot[K, V]) first() *request[K, V] {
+	w := s.wants
+	for w.next != nil {
+		w = w.next
+	}
+	return w.request
 }
 
 // Value makes the context of a fetch known to its Batcher.
@@ -71,8 +79,8 @@ func (x *batch[K, V]) land(o *outcome[map[K]V]) {
 	b.mu.Unlock()
 
 	var failed Errors[K]
-	if o.err != nil && !o.panicked && errors.As(o.err, &failed) {
-		o.err = nil
+	if o.err != nil && !o.panicked {
+		failed, o.err = perKey[K](o.err)
 	}
 	for s := range x.slots.all {
 		s.outcome = pick(o, failed, s.key)
@@ -114,6 +122,14 @@ func (s *slot[K, V]) serve(others *request[K, V]) *request[K, V] {
 	}
 	s.wants = nil
 	return others
+}
+
+// perKey returns the errors of keys that err consists of, or else err itself.
+func perKey[K comparable](err error) (Errors[K], error) {
+	if failed, ok := errors.AsType[Errors[K]](err); ok {
+		return failed, nil
+	}
+	return nil, err
 }
 
 // pick returns the outcome of one key.

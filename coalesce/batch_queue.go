@@ -2,7 +2,6 @@ package coalesce
 
 import (
 	"cmp"
-	"context"
 	"time"
 )
 
@@ -15,13 +14,13 @@ const defaultMaxBatch = 1000
 
 // add makes w wait for its key: with those who wait for it already, or in the
 // batch that collects.
-func (b *Batcher[K, V]) add(ctx context.Context, w *want[K, V]) {
+func (b *Batcher[K, V]) add(w *want[K, V]) {
 	b.stats.Loads++
 	s := b.index.find(w.hash, w.key)
 	if s != nil {
 		b.stats.Joined++
 	} else {
-		s = b.enqueue(ctx, w)
+		s = b.enqueue(w)
 	}
 	if s.wants != nil {
 		s.wants.prev = w
@@ -32,14 +31,15 @@ func (b *Batcher[K, V]) add(ctx context.Context, w *want[K, V]) {
 }
 
 // enqueue puts a new slot at the end of the queue.
-func (b *Batcher[K, V]) enqueue(ctx context.Context, w *want[K, V]) *slot[K, V] {
-	s := b.free.first
+func (b *Batcher[K, V]) enqueue(w *want[K, V]) *slot[K, V] {
+	s := b.free
 	if s != nil {
-		b.free.drop(s)
+		b.free, s.next = s.next, nil
+		b.spare--
 	} else {
 		s = new(slot[K, V])
 	}
-	s.key, s.hash, s.ctx = w.key, w.hash, ctx
+	s.key, s.hash = w.key, w.hash
 	b.queued.push(s)
 	b.index.add(s)
 	if b.Linger > 0 && b.queued.size == 1 {
@@ -80,7 +80,7 @@ func (b *Batcher[K, V]) dispatch() (begun *batch[K, V]) {
 		if b.Linger > 0 && !b.ripe && b.queued.size < most && b.drained == nil {
 			break
 		}
-		x := &batch[K, V]{work: work{parent: b.queued.first.ctx}, b: b, next: begun}
+		x := &batch[K, V]{work: work{parent: b.queued.first.first().ctx}, b: b, next: begun}
 		b.queued.cut(most, &x.slots)
 		x.wanted = x.slots.size
 		for s := range x.slots.all {
@@ -187,10 +187,12 @@ func (b *Batcher[K, V]) abort() {
 // reuse empties a ring of slots that are in the index no more, to be used again.
 func (b *Batcher[K, V]) reuse(r *ring[K, V]) {
 	for s := range r.all {
-		*s = slot[K, V]{}
-		if b.free.size < defaultMaxBatch { // a burst must not hold its memory for ever
-			b.free.push(s)
+		if b.spare == defaultMaxBatch {
+			break // a burst must not hold its memory for ever
 		}
+		*s = slot[K, V]{next: b.free}
+		b.free = s
+		b.spare++
 	}
 	*r = ring[K, V]{}
 }

@@ -38,8 +38,8 @@ import (
 //   - A panic of the fetch reaches every caller of its keys as a [*PanicError],
 //     and runtime.Goexit as [ErrGoexit].
 //
-// The context of a fetch has the values of the first caller in the batch, and no
-// caller's deadline or cancellation. A caller whose context can never end runs
+// The context of a fetch has the values of the first of the callers that wait for
+// it, and no caller's deadline or cancellation. A caller whose context can never end runs
 // the fetch that it starts on its own goroutine, as in a [Group]. An abandoned
 // fetch that does not obey its context keeps its place until it returns: the
 // bound on fetches is one that the database can rely on. Set Timeout, so that
@@ -91,7 +91,8 @@ type Batcher[K comparable, V any] struct {
 	linger  *time.Timer           // that will make it ripe
 	flying  map[*batch[K, V]]bool // what is being fetched
 	drained chan struct{}         // not nil after Close; closed when all is done
-	free    ring[K, V]            // slots to be used again
+	free    *slot[K, V]           // to be used again, linked by next
+	spare   int                   // how many
 	stats   BatcherStats
 }
 
@@ -104,7 +105,7 @@ type Batcher[K comparable, V any] struct {
 // panicked.
 func (b *Batcher[K, V]) Load(ctx context.Context, key K) (V, error) {
 	b.setUp()
-	r := b.request(1)
+	r := b.request(ctx, 1)
 	r.wants[0].ask(r, b.seed, key)
 	err := b.load(ctx, r)
 	o := r.wants[0].outcome
@@ -134,7 +135,7 @@ func (b *Batcher[K, V]) LoadAll(ctx context.Context, keys []K) iter.Seq2[K, Resu
 			return
 		}
 		b.setUp()
-		r := b.request(len(keys))
+		r := b.request(ctx, len(keys))
 		for i, key := range keys {
 			r.wants[i].ask(r, b.seed, key)
 		}
@@ -214,7 +215,7 @@ func (b *Batcher[K, V]) load(ctx context.Context, r *request[K, V]) error {
 		return ErrClosed
 	}
 	for i := range r.wants {
-		b.add(ctx, &r.wants[i])
+		b.add(&r.wants[i])
 	}
 	r.pending = len(r.wants)
 	begun := b.dispatch()

@@ -83,7 +83,7 @@ func (c *call[K, V]) fly(fn func(context.Context) (V, error), o *outcome[V]) {
 	c.bound(g.Timeout)
 	if g.Trace != nil {
 		done := g.Trace.started(c.parent, c.key)
-		defer func() { done(o.callers, o.err) }()
+		defer func() { done(int(o.callers), o.err) }()
 	}
 	orphaned := false
 	defer func() { c.land(o, orphaned) }()
@@ -127,10 +127,10 @@ func (c *call[K, V]) land(o *outcome[V], orphaned bool) {
 	if c.listed {
 		s.remove(c)
 	}
-	o.callers = int(c.waiters)
+	o.callers = c.waiters
 	if orphaned && c.gate.seconds < c.waiters {
 		c.gate.again = true
-		o.callers = int(c.gate.seconds)
+		o.callers = c.gate.seconds
 	}
 	next := c.begin()
 	s.mu.Unlock()

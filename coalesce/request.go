@@ -1,11 +1,15 @@
 package coalesce
 
-import "hash/maphash"
+import (
+	"context"
+	"hash/maphash"
+)
 
 // A request is one call of Load or LoadAll. Requests are reused: no foreign code
 // ever sees one.
 type request[K comparable, V any] struct {
 	wants   []want[K, V]
+	ctx     context.Context
 	pending int           // wants that wait for their outcome; guarded by Batcher.mu
 	ready   chan struct{} // gets one value when pending comes to 0; has room for it
 	next    *request[K, V]
@@ -28,7 +32,7 @@ func (w *want[K, V]) ask(r *request[K, V], seed maphash.Seed, key K) {
 }
 
 // request returns one that has n wants.
-func (b *Batcher[K, V]) request(n int) *request[K, V] {
+func (b *Batcher[K, V]) request(ctx context.Context, n int) *request[K, V] {
 	r, _ := b.requests.Get().(*request[K, V])
 	if r == nil {
 		r = &request[K, V]{ready: make(chan struct{}, 1)}
@@ -36,7 +40,7 @@ func (b *Batcher[K, V]) request(n int) *request[K, V] {
 	if cap(r.wants) < n {
 		r.wants = make([]want[K, V], n)
 	}
-	r.wants = r.wants[:n]
+	r.wants, r.ctx = r.wants[:n], ctx
 	return r
 }
 
@@ -47,6 +51,7 @@ func (b *Batcher[K, V]) release(r *request[K, V]) {
 		return // a single huge call must not hold its memory for ever
 	}
 	clear(r.wants)
+	r.ctx = nil
 	b.requests.Put(r)
 }
 

@@ -27,13 +27,13 @@ type Result[V any] struct {
 type outcome[V any] struct {
 	val      V
 	err      error
-	panicked bool // err is a *PanicError which Do throws again
-	callers  int
 	original *original // not nil when callers must not hold the same val
+	callers  int32
+	panicked bool // err is a *PanicError which Do throws again
 }
 
 func (o *outcome[V]) result() Result[V] {
-	return Result[V]{Val: o.val, Err: o.err, Shared: o.callers > 1, Waiters: o.callers}
+	return Result[V]{Val: o.val, Err: o.err, Shared: o.callers > 1, Waiters: int(o.callers)}
 }
 
 // run sets the outcome to what fn comes to. If fn calls runtime.Goexit, run does
@@ -71,10 +71,10 @@ type original struct {
 	cloning sync.WaitGroup // all callers but the last
 }
 
-func newOriginal(callers int) *original {
+func newOriginal(callers int32) *original {
 	s := new(original)
 	s.callers.Store(int64(callers))
-	s.cloning.Add(callers - 1)
+	s.cloning.Add(int(callers) - 1)
 	return s
 }
 

@@ -45,8 +45,13 @@ const (
 )
 
 // Measure compares a to b. It takes about half a second.
-func Measure(a, b Op) Result {
-	na, nb := calibrate(a), calibrate(b)
+func Measure(a, b Op) Result { return MeasureSlices(a, b, slice, pairs) }
+
+// MeasureSlices compares a to b in so many pairs of slices, an odd number. It is for
+// operations of which one takes longer than the slices of Measure, or that start
+// goroutines, whose beginning and end must be short against a slice.
+func MeasureSlices(a, b Op, slice time.Duration, pairs int) Result {
+	na, nb := calibrate(a, slice), calibrate(b, slice)
 	logs := make([]float64, pairs)
 	as, bs := make([]float64, pairs), make([]float64, pairs)
 	for i := range pairs {
@@ -76,7 +81,7 @@ func timed(op Op, n int) float64 {
 }
 
 // calibrate returns how often an operation runs in a slice.
-func calibrate(op Op) int {
+func calibrate(op Op, slice time.Duration) int {
 	for n := 1; ; n *= 2 {
 		started := time.Now()
 		op(n)
