@@ -51,7 +51,8 @@ return 1`
 // Of the scripts that change something, those may be sent again whose second
 // run changes and says the same. A cluster that fails over needs it: the client
 // learns of the new primary by an error. To acquire fails at once, so that the
-// caller can decide what to do without Redis.
+// caller can decide what to do without Redis; to release, since the second run
+// would say that the lease was lost.
 type scripts struct{ acquire, renew, release, put, left *rueidis.Lua }
 
 func newScripts() scripts {
@@ -60,6 +61,6 @@ func newScripts() scripts {
 		renew:   rueidis.NewLuaScriptRetryable(renewText),
 		release: rueidis.NewLuaScript(releaseText),
 		put:     rueidis.NewLuaScriptRetryable(putText),
-		left:    rueidis.NewLuaScript(leftText),
+		left:    rueidis.NewLuaScriptRetryable(leftText),
 	}
 }

@@ -16,27 +16,23 @@ const pollEvery = time.Second
 // Wait returns nil when key has no holder: woken by the release, at most a
 // second after it if the message was lost, and when the time to live of a holder
 // that died has run out. Returns the error of ctx when that ends first, and the
-// error of the client if Redis does not answer as it should.
+// error of the client if Redis has not answered for Options.TTL.
 func (l *Lease) Wait(ctx context.Context, key string) error {
 	n := l.names(key)
 	listener := l.waiting.join(n.channel)
 	defer l.waiting.leave(n.channel, listener)
 	for {
 		woken := listener.next() // before the look, so that nothing between is missed
-		left, err := l.scripts.left.Exec(ctx, l.client, []string{n.lease}, nil).AsInt64()
+		left, err := l.left(ctx, n)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
 			return fmt.Errorf("redislease: wait: %w", err)
-		case left == -2: // no such key
+		case left == 0:
 			return nil
 		}
-		pause := pollEvery/2 + rand.N(pollEvery/2)
-		if left >= 0 {
-			pause = min(pause, time.Duration(left+1)*time.Millisecond)
-		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(min(left, pollEvery/2+rand.N(pollEvery/2)))
 		select {
 		case <-woken:
 		case <-timer.C:
@@ -44,6 +40,19 @@ func (l *Lease) Wait(ctx context.Context, key string) error {
 		}
 		timer.Stop()
 	}
+}
+
+// left is how long the holder of a key holds it unless it renews, and 0 if there
+// is none. While Redis cannot be reached it is asked again, for as long as a
+// holder that died may hold.
+func (l *Lease) left(ctx context.Context, n names) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.ttl)
+	defer cancel()
+	left, err := l.scripts.left.Exec(ctx, l.client, []string{n.lease}, nil).AsInt64()
+	if left == -2 { // no such key
+		return 0, err
+	}
+	return time.Duration(max(left, 0)+1) * time.Millisecond, err // rounded up
 }
 
 // listeners are the subscriptions of those that wait: one for each key, however

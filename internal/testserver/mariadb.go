@@ -46,10 +46,11 @@ func StartMariaDB(t testing.TB, o MariaDBOptions) *MariaDB {
 	m := &MariaDB{bin: bin, dir: tempDir(t, u), user: u}
 	data := filepath.Join(m.dir, "data")
 	run(t, u, m.dir, install, "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal",
-		"--skip-name-resolve", "--skip-log-bin", "--innodb-log-file-size=8M")
+		"--skip-name-resolve", "--skip-log-bin", "--innodb-log-file-size=8M", "--tmpdir="+m.dir)
 	m.args = []string{
 		"--no-defaults", "--datadir=" + data, "--socket=" + m.socket(), "--pid-file=" + filepath.Join(m.dir, "pid"),
 		"--bind-address=127.0.0.1", "--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M",
+		"--tmpdir=" + m.dir,        // a server that starts removes the temporary tables of others in /tmp
 		"--innodb-fast-shutdown=2", // no merge of buffers at the end; the log is enough
 	}
 	if !o.Durable {
