@@ -119,7 +119,6 @@
 // # Sources
 //
 //   - RFC 9111 (HTTP Caching), RFC 9110 (HTTP Semantics), RFC 5861 (stale content).
-//   - The http-tests/cache-tests suite and nginx's tests of proxy_cache_lock: which
-//     cases are worth testing.
+//   - The http-tests/cache-tests suite: which cases are worth testing.
 //   - Fastly and Varnish: hit-for-pass.
 package httpcoalesce
