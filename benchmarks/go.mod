@@ -8,6 +8,7 @@ require (
 	github.com/dgryski/go-jump v0.0.0-20170409065014-e1f439676b57
 	github.com/evenkeel-go/evenkeel v0.0.0
 	github.com/go-kratos/kratos/v2 v2.8.3
+	github.com/graph-gophers/dataloader/v7 v7.1.0
 	github.com/maypok86/otter/v2 v2.4.0
 	github.com/mroth/weightedrand/v2 v2.1.0
 	github.com/sethvargo/go-limiter v0.7.1
