@@ -22,7 +22,8 @@ import (
 // the suite of package coalescetest.
 type Lease interface {
 	// Acquire makes the caller the holder of key, or returns an error that is
-	// ErrHeld when there is another holder. It does not wait for that one.
+	// ErrHeld when there is another holder. It does not wait for that one. ctx
+	// bounds the call alone: the grant outlives it, and must be released.
 	Acquire(ctx context.Context, key string) (Grant, error)
 
 	// Wait returns nil when key has no holder, or when it may have none: it can

@@ -87,8 +87,10 @@ func TestAnErrorIsTriedAgainSoon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
 		h := hold.Start(ttl, time.Now(), func(context.Context) (bool, error) {
-			n++
-			return n%10 == 0, map[bool]error{false: errUnknown}[n%10 == 0]
+			if n++; n%10 != 0 {
+				return false, errUnknown
+			}
+			return true, nil
 		}, nil)
 		time.Sleep(20 * ttl)
 		require.False(t, isLost(h), "nine of ten renewals may fail")
