@@ -36,13 +36,13 @@ type grant struct {
 func (l *Lease) Acquire(ctx context.Context, key string) (coalesce.Grant, error) {
 	k := l.lockKey(key)
 	for tries := 1; ; tries++ {
-		g, err := l.acquire(ctx, k)
+		g, fresh, err := l.acquire(ctx, k)
 		switch {
 		case err == nil:
 			return g, nil
 		case errors.Is(err, coalesce.ErrHeld):
 			return nil, coalesce.ErrHeld
-		case errors.Is(err, driver.ErrBadConn) && tries < 3 && ctx.Err() == nil:
+		case fresh && tries < 3 && ctx.Err() == nil:
 			continue // an idle connection had died; database/sql tries as often
 		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 			return nil, fmt.Errorf("sqllease: acquire: %w: %w", ctx.Err(), err)
@@ -51,10 +51,13 @@ func (l *Lease) Acquire(ctx context.Context, key string) (coalesce.Grant, error)
 	}
 }
 
-func (l *Lease) acquire(ctx context.Context, k lockKey) (_ *grant, err error) {
+// acquire is one try. After an error fresh says that the session failed at its
+// first query: it may have ended long ago, which not every driver finds out when
+// the pool hands it out, nor says by driver.ErrBadConn.
+func (l *Lease) acquire(ctx context.Context, k lockKey) (_ *grant, fresh bool, err error) {
 	conn, err := l.db.Conn(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() {
 		if err != nil && !errors.Is(err, coalesce.ErrHeld) {
@@ -64,26 +67,26 @@ func (l *Lease) acquire(ctx context.Context, k lockKey) (_ *grant, err error) {
 	g := &grant{lease: l, key: k, conn: conn}
 	var held bool
 	if g.session, held, err = l.server.lock(ctx, conn, k); err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	if !held {
 		_ = conn.Close() // gives it back to the pool, and never fails
-		return nil, coalesce.ErrHeld
+		return nil, false, coalesce.ErrHeld
 	}
 	if g.token, err = l.server.grant(ctx, conn, k); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// The token may have waited for the transaction of a late holder, and the
 	// server counts the idle time from the last query.
 	sent := time.Now()
 	if held, err = l.server.check(ctx, conn, k, g.session); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !held {
-		return nil, errOtherSession
+		return nil, false, errOtherSession
 	}
 	g.hold = hold.Start(l.ttl, sent, g.renew, func() { discard(conn) })
-	return g, nil
+	return g, false, nil
 }
 
 func (g *grant) Token() coalesce.Token { return g.token }
