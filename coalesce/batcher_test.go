@@ -192,6 +192,56 @@ func TestFetchEndsWhenAllCallersOfAllItsKeysHaveLeft(t *testing.T) {
 	})
 }
 
+// A key whose callers had all left is wanted again by one who joins it.
+func TestFetchGoesOnForWhoJoinsItLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s squares
+		b := coalesce.Batcher[int, int]{Fetch: s.fetch}
+		ctx1, leave1 := context.WithCancel(t.Context())
+		ctx2, leave2 := context.WithCancel(t.Context())
+		lone := loading(&b, t.Context(), 0)
+		loading(&b, ctx1, 1)
+		loading(&b, ctx2, 2)
+		require.NoError(t, (<-lone).Err)
+		synctest.Wait() // {1, 2} is under way
+		leave1()
+		synctest.Wait()
+		late := loading(&b, t.Context(), 1)
+		leave2()
+		require.Equal(t, 1, (<-late).Val)
+		require.Empty(t, s.causes)
+		require.Equal(t, [][]int{{0}, {1, 2}}, s.batches)
+	})
+}
+
+// What came with the keys of a full batch has waited long enough when a place is
+// free.
+func TestLeftoversOfAFullBatchDoNotLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s squares
+		b := coalesce.Batcher[int, int]{Fetch: s.fetch, Linger: time.Minute, MaxBatch: 2}
+		begin := time.Now()
+		results(b.LoadAll(t.Context(), []int{1, 2, 3}))
+		require.Equal(t, 2*time.Second, time.Since(begin))
+		require.Equal(t, [][]int{{1, 2}, {3}}, s.batches)
+	})
+}
+
+func TestContextOfAFetchEndsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var kept context.Context
+		b := coalesce.Batcher[int, int]{Fetch: func(ctx context.Context, _ []int) (map[int]int, error) {
+			kept = context.WithValue(ctx, traceKey{}, 1)
+			return nil, ctx.Err()
+		}}
+		_, err := b.Load(t.Context(), 1)
+		require.ErrorIs(t, err, coalesce.ErrNotFound)
+		synctest.Wait()
+		require.Equal(t, context.Canceled, kept.Err())
+		require.Equal(t, context.Canceled, context.Cause(kept))
+	})
+}
+
 func TestFetchHasTheValuesOfTheFirstCallerAndNoDeadlineButTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got context.Context
