@@ -42,8 +42,8 @@ func (l *Lease) Acquire(ctx context.Context, key string) (coalesce.Grant, error)
 			return g, nil
 		case errors.Is(err, coalesce.ErrHeld):
 			return nil, coalesce.ErrHeld
-		case fresh && tries < 3 && ctx.Err() == nil:
-			continue // an idle connection had died; database/sql tries as often
+		case fresh && tries < maxTries && ctx.Err() == nil:
+			continue
 		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 			return nil, fmt.Errorf("sqllease: acquire: %w: %w", ctx.Err(), err)
 		}

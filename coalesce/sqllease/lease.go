@@ -37,6 +37,10 @@ const (
 	minTTL  = time.Second
 	maxTTL  = 24 * time.Hour
 	minPoll = 10 * time.Millisecond
+
+	// maxTries is how often the pool may hand out a session that has ended, which
+	// not every driver finds out at once. It is database/sql's own number.
+	maxTries = 3
 )
 
 // A Lease keeps leases in a database. It must be created by New.
@@ -111,17 +115,23 @@ func (l *Lease) lockKey(key string) lockKey {
 // Wait returns nil when key has no holder. It asks in pauses that grow up to
 // Options.Poll, and holds no connection between. Returns the error of ctx when
 // that ends first, and the error of the database if it does not answer as it
-// should.
+// should three times in a row.
 func (l *Lease) Wait(ctx context.Context, key string) error {
 	k := l.lockKey(key)
+	failed := 0
 	for pause := minPoll; ; pause = min(2*pause, l.poll) {
 		free, err := l.server.free(ctx, l.db, k)
+		if err != nil {
+			failed++
+		} else {
+			failed = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil:
+		case failed == maxTries:
 			return fmt.Errorf("sqllease: wait: %w", err)
-		case free:
+		case free && err == nil:
 			return nil
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))

@@ -12,11 +12,11 @@ import (
 
 type postgres struct {
 	table string
-	ttl   string // in milliseconds, which both timeouts count in
+	ttl   string // in milliseconds, which both timeouts count in, rounded up
 }
 
 func newPostgres(table string, ttl time.Duration) postgres {
-	return postgres{table: table, ttl: strconv.FormatInt(ttl.Milliseconds(), 10)}
+	return postgres{table: table, ttl: strconv.FormatInt((ttl + time.Millisecond - 1).Milliseconds(), 10)}
 }
 
 func (p postgres) create() string {

@@ -67,12 +67,7 @@ func grantIsLostWithItsSession(t *testing.T, d database, dsn string) {
 	idle := acquire(t, a, "another key")
 	g := acquire(t, a, "key")
 	require.NoError(t, idle.Release(soon(t))) // the pool keeps its session, which will have ended
-	if d.dialect == sqllease.PostgreSQL {
-		execute(t, b.db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`)
-	} else {
-		kill(t, b.db)
-	}
+	endSessions(t, b)
 	next := succeed(t, b, "key")
 	requireLost(t, g)
 	require.ErrorIs(t, g.Release(soon(t)), coalesce.ErrFenced)
@@ -81,6 +76,17 @@ func grantIsLostWithItsSession(t *testing.T, d database, dsn string) {
 	require.NoError(t, next.Release(soon(t)))
 	again := acquire(t, a, "key") // connections of the pool that died do no harm
 	require.NoError(t, again.Release(soon(t)))
+}
+
+// endSessions ends all sessions on the database but the one that asks.
+func endSessions(t testing.TB, p *sqlProcess) {
+	t.Helper()
+	if p.dialect == sqllease.MySQL {
+		kill(t, p.db)
+		return
+	}
+	execute(t, p.db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 }
 
 // kill ends all sessions of MariaDB but the one that asks.

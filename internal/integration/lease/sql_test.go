@@ -200,6 +200,7 @@ func TestSQL(t *testing.T) {
 				{"a frozen transaction is ended", frozenTransactionIsEnded},
 				{"deleted rows hurt nobody", deletedRowsHurtNobody},
 				{"migrate concurrently", migrateConcurrently},
+				{"waiters leave the work its connection", waitersLeaveTheWorkItsConnection},
 			} {
 				t.Run(part.name, func(t *testing.T) {
 					t.Parallel()
