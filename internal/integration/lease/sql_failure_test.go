@@ -51,13 +51,15 @@ func execute(t testing.TB, db *sql.DB, query string, args ...any) {
 	require.NoError(t, err)
 }
 
-// An operator, or a failover, ends the session.
-func TestSQLGrantIsLostWithItsSession(t *testing.T) {
+// An operator, or a failover, ends the sessions: one test at a time on a server.
+func TestSQLSessionsEnd(t *testing.T) {
 	t.Parallel()
 	for name, d := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			grantIsLostWithItsSession(t, d, d.dsn(t))
+			dsn := d.dsn(t)
+			t.Run("a grant is lost", func(t *testing.T) { grantIsLostWithItsSession(t, d, dsn) })
+			t.Run("a wait goes on", func(t *testing.T) { waitGoesOn(t, d, dsn) })
 		})
 	}
 }

@@ -32,25 +32,16 @@ func (d database) pool(t testing.TB, dsn string, limit int) (*sqlProcess, *sql.D
 
 // One that waits used its connection a moment ago. When the server ends it, the
 // driver need not find out before it is used again.
-func TestSQLWaitSurvivesTheEndOfItsSession(t *testing.T) {
-	t.Parallel()
-	for name, d := range databases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			dsn := d.dsn(t)
-			a := d.process(t, dsn, "")
-			b, db := d.pool(t, dsn, 0)
-			for range 3 {
-				g := acquire(t, a, "key")
-				waited := make(chan error, 1)
-				go func() { waited <- b.Wait(soon(t), "key") }()
-				require.Eventually(t, func() bool { return db.Stats().OpenConnections == 1 }, patience, time.Millisecond)
-				endSessions(t, a)
-				require.NoError(t, <-waited)
-				requireLost(t, g) // its session was ended too
-			}
-		})
-	}
+func waitGoesOn(t *testing.T, d database, dsn string) {
+	a := d.process(t, dsn, "")
+	b, db := d.pool(t, dsn, 0)
+	g := acquire(t, a, "key")
+	waited := make(chan error, 1)
+	go func() { waited <- b.Wait(soon(t), "key") }()
+	require.Eventually(t, func() bool { return db.Stats().OpenConnections == 1 }, patience, time.Millisecond)
+	endSessions(t, a)
+	require.NoError(t, <-waited)
+	requireLost(t, g) // its session was ended too
 }
 
 // Those that wait for a key leave the last connection of a pool to the work that
