@@ -4,10 +4,8 @@ import (
 	"context"
 	"time"
 
-	graphgophers "github.com/graph-gophers/dataloader/v7"
 	"github.com/maypok86/otter/v2"
 	"github.com/viccon/sturdyc"
-	"github.com/vikstrous/dataloadgen"
 	xsync "golang.org/x/sync/singleflight"
 	resenje "resenje.org/singleflight"
 
@@ -16,9 +14,12 @@ import (
 
 type work = func(context.Context) (int, error)
 
-// A flight runs work for all callers of a key. Caches are used with keys that are
-// not in them.
-type flight func(ctx context.Context, key string, fn work) (int, error)
+// A flight runs work for all callers of a key. Caches are flights for keys that are
+// not in them; nothing is asked of them that a cache cannot do.
+type flight struct {
+	do     func(ctx context.Context, key string, fn work) (int, error)
+	forget func(key string) // nil for caches, which have probes of their own
+}
 
 type implementation[T any] struct {
 	name string
@@ -28,19 +29,19 @@ type implementation[T any] struct {
 var flights = []implementation[flight]{
 	{"evenkeel", func() flight {
 		g := coalesce.Group[string, int]{Abandon: coalesce.Exclusive}
-		return g.Do
+		return flight{g.Do, func(key string) { g.Forget(key) }}
 	}},
 	{"x/sync Do", func() flight {
 		var g xsync.Group
-		return func(ctx context.Context, key string, fn work) (int, error) {
+		return flight{func(ctx context.Context, key string, fn work) (int, error) {
 			v, err, _ := g.Do(key, func() (any, error) { return fn(ctx) })
 			n, _ := v.(int)
 			return n, err
-		}
+		}, g.Forget}
 	}},
 	{"x/sync DoChan", func() flight {
 		var g xsync.Group
-		return func(ctx context.Context, key string, fn work) (int, error) {
+		return flight{func(ctx context.Context, key string, fn work) (int, error) {
 			select {
 			case r := <-g.DoChan(key, func() (any, error) { return fn(ctx) }):
 				n, _ := r.Val.(int)
@@ -48,54 +49,70 @@ var flights = []implementation[flight]{
 			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
-		}
+		}, g.Forget}
 	}},
 	{"resenje", func() flight {
 		var g resenje.Group[string, int]
-		return func(ctx context.Context, key string, fn work) (int, error) {
+		return flight{func(ctx context.Context, key string, fn work) (int, error) {
 			v, _, err := g.Do(ctx, key, fn)
 			return v, err
-		}
+		}, g.Forget}
 	}},
 	{"sturdyc", func() flight {
 		c := sturdyc.New[int](1000, 1, time.Hour, 10)
-		return func(ctx context.Context, key string, fn work) (int, error) { return c.GetOrFetch(ctx, key, fn) }
+		return flight{do: func(ctx context.Context, key string, fn work) (int, error) { return c.GetOrFetch(ctx, key, fn) }}
 	}},
 	{"otter", func() flight {
 		c := otter.Must(&otter.Options[string, int]{MaximumSize: 1000})
-		return func(ctx context.Context, key string, fn work) (int, error) {
+		return flight{do: func(ctx context.Context, key string, fn work) (int, error) {
 			return c.Get(ctx, key, otter.LoaderFunc[string, int](func(ctx context.Context, _ string) (int, error) { return fn(ctx) }))
-		}
+		}}
 	}},
 }
 
-type fetch = func(ctx context.Context, keys []int) (map[int]int, error)
+// A cache loads the values that it does not have, and refreshes those that are older
+// than a minute in the background when they are asked for.
+type cache struct {
+	get        func(ctx context.Context, key string) (int, error)
+	set        func(key string, value int)
+	invalidate func(key string)
+}
 
-// A loader loads single keys by fetches of many.
-type loader func(ctx context.Context, key int) (int, error)
-
-var loaders = []implementation[func(fetch) loader]{
-	{"evenkeel", func() func(fetch) loader {
-		return func(f fetch) loader { return (&coalesce.Batcher[int, int]{Fetch: f}).Load }
-	}},
-	{"dataloadgen", func() func(fetch) loader {
-		return func(f fetch) loader {
-			return dataloadgen.NewMappedLoader(dataloadgenFetch(f)).Load
+var caches = []implementation[func(work) cache]{
+	{"evenkeel", func() func(work) cache {
+		return func(load work) cache {
+			c, err := coalesce.NewCache(func(ctx context.Context, _ string) (int, error) { return load(ctx) },
+				coalesce.CacheOptions[string, int]{Capacity: 1000, TTL: time.Minute, Stale: time.Hour})
+			if err != nil {
+				panic(err)
+			}
+			return cache{c.Get, c.Set, c.Invalidate}
 		}
 	}},
-	{"graph-gophers", func() func(fetch) loader {
-		return func(f fetch) loader {
-			l := graphgophers.NewBatchedLoader(func(ctx context.Context, keys []int) []*graphgophers.Result[int] {
-				m, err := f(ctx, keys)
-				results := make([]*graphgophers.Result[int], len(keys))
-				for i, k := range keys {
-					results[i] = &graphgophers.Result[int]{Data: m[k], Error: err}
-				}
-				return results
-			}, graphgophers.WithCache[int, int](&graphgophers.NoCache[int, int]{}))
-			return func(ctx context.Context, key int) (int, error) { return l.Load(ctx, key)() }
+	{"sturdyc", func() func(work) cache {
+		return func(load work) cache {
+			c := sturdyc.New[int](1000, 1, time.Hour, 10,
+				sturdyc.WithEarlyRefreshes(time.Minute, time.Minute+1, time.Hour, time.Second))
+			return cache{
+				func(ctx context.Context, key string) (int, error) { return c.GetOrFetch(ctx, key, load) },
+				func(key string, value int) { c.Set(key, value) },
+				c.Delete,
+			}
+		}
+	}},
+	{"otter", func() func(work) cache {
+		return func(load work) cache {
+			c := otter.Must(&otter.Options[string, int]{
+				MaximumSize:       1000,
+				ExpiryCalculator:  otter.ExpiryWriting[string, int](time.Hour),
+				RefreshCalculator: otter.RefreshWriting[string, int](time.Minute),
+			})
+			loader := otter.LoaderFunc[string, int](func(ctx context.Context, _ string) (int, error) { return load(ctx) })
+			return cache{
+				func(ctx context.Context, key string) (int, error) { return c.Get(ctx, key, loader) },
+				func(key string, value int) { c.Set(key, value) },
+				func(key string) { c.Invalidate(key) },
+			}
 		}
 	}},
 }
-
-func dataloadgenFetch(f fetch) func(context.Context, []int) (map[int]int, error) { return f }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,10 +28,24 @@ var flightProbes = []probe[flight]{
 	{"the work has no caller's deadline", workDeadline},
 	{"work that nobody waits for is cancelled", abandonedWork},
 	{"deaf work does not pile up behind callers that gave up", overlap},
+	{"impatient callers do not make a patient one's work begin again", patience},
+	{"who comes after Forget gets later work, though the forgotten ends first", forgotten},
 	{"a panic reaches the others, with its stack", func(f flight) string { return others(f, func() { panic("boom") }, true) }},
 	{"panic(nil) reaches the others", func(f flight) string { return others(f, func() { panic(nil) }, false) }},
 	{"runtime.Goexit reaches the others", func(f flight) string { return others(f, runtime.Goexit, false) }},
 	{"work that asks for its own key gets an error", reentrant},
+}
+
+type hang struct{}
+
+// receive waits for a day: what is not there by then will not come.
+func receive[T any](c <-chan T) T {
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(24 * time.Hour):
+		panic(hang{})
+	}
 }
 
 // join makes a call that waits, and returns where its result will be.
@@ -46,7 +59,7 @@ func join(f flight, ctx context.Context, fn work) <-chan result {
 			}
 			out <- r
 		}()
-		r.val, r.err = f(ctx, "k", fn)
+		r.val, r.err = f.do(ctx, "k", fn)
 	}()
 	synctest.Wait()
 	return out
@@ -76,44 +89,64 @@ func deaf(context.Context) (int, error) {
 }
 
 func laterCallersGetLaterResults(f flight) string {
-	one, _ := f(context.Background(), "probe", func(context.Context) (int, error) { return 1, nil })
-	if again, _ := f(context.Background(), "probe", func(context.Context) (int, error) { return 2, nil }); again == one {
-		return "(a cache)"
-	}
-	if stale(f, 200, 500) > 0 {
+	if received, _ := stale(f, callers, 500, nil); received > 0 {
 		return "gets an old one"
 	}
 	return right
 }
 
-// stale counts the calls for one key that received a result which somebody had
-// received before the call began. The work returns the number of its execution.
-func stale(f flight, callers, calls int) int64 {
+// execution is a result as an error, which a cache does not keep: the number of the
+// execution that it is from.
+type execution int64
+
+func (execution) Error() string { return "an execution" }
+
+// stale counts the calls for one key that got an old result: one that somebody had
+// received before the call began; and one of an execution that had ended by then. What
+// has ended is told by whoever counts ended, or if that is nil by the work when it
+// returns. For the latter a library has an excuse, as it cannot remove a flight before.
+func stale(f flight, callers, calls int, ended *atomic.Int64) (oldReceived, oldEnded int64) {
+	told := ended != nil
+	if !told {
+		ended = new(atomic.Int64)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var executions, received, count atomic.Int64
+	var executions, received, ofReceived, ofEnded atomic.Int64
 	var all sync.WaitGroup
 	for range callers {
 		all.Go(func() {
 			for range calls {
-				before := received.Load()
-				v, _ := f(ctx, "hot", func(context.Context) (int, error) {
+				receivedBefore, endedBefore := received.Load(), ended.Load()
+				_, err := f.do(ctx, "hot", func(context.Context) (int, error) {
 					n := executions.Add(1)
 					for range 20 {
 						runtime.Gosched()
 					}
-					return int(n), nil
+					if !told {
+						raise(ended, n)
+					}
+					return 0, execution(n)
 				})
-				if int64(v) <= before {
-					count.Add(1)
+				var from execution // none is as old as can be
+				_ = errors.As(err, &from)
+				if int64(from) <= receivedBefore {
+					ofReceived.Add(1)
 				}
-				for old := received.Load(); int64(v) > old && !received.CompareAndSwap(old, int64(v)); old = received.Load() {
+				if int64(from) <= endedBefore {
+					ofEnded.Add(1)
 				}
+				raise(&received, int64(from))
 			}
 		})
 	}
 	all.Wait()
-	return count.Load()
+	return ofReceived.Load(), ofEnded.Load()
+}
+
+func raise(to *atomic.Int64, n int64) {
+	for old := to.Load(); n > old && !to.CompareAndSwap(old, n); old = to.Load() {
+	}
 }
 
 func leaderIsCancelled(f flight) string {
@@ -121,7 +154,7 @@ func leaderIsCancelled(f flight) string {
 	_ = join(f, ctx, obedient)
 	follower := join(f, context.Background(), obedient)
 	cancel()
-	r := <-follower
+	r := receive(follower)
 	switch {
 	case errors.Is(r.err, context.Canceled):
 		return "they are cancelled"
@@ -136,7 +169,7 @@ func ownDeadline(f flight) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	<-join(f, ctx, deaf)
+	receive(join(f, ctx, deaf))
 	if time.Since(begin) > time.Millisecond {
 		return "waits on"
 	}
@@ -147,31 +180,27 @@ func workDeadline(f flight) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	verdict := right
-	<-join(f, ctx, func(ctx context.Context) (int, error) {
+	receive(join(f, ctx, func(ctx context.Context) (int, error) {
 		if _, ok := ctx.Deadline(); ok {
 			verdict = "the leader's"
 		}
 		return 0, nil
-	})
+	}))
 	return verdict
 }
 
 func abandonedWork(f flight) string {
-	// With a detached context: to cancel the leader's is not what is asked for.
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	a := join(f, ctx, func(ctx context.Context) (int, error) {
-		select {
-		case <-ctx.Done():
-			ended <- ctx.Err()
-		case <-time.After(time.Minute):
-			ended <- nil
-		}
-		return 0, nil
-	})
+	ended := make(chan error, 2) // who fails with the other's context may work again
+	fn := func(ctx context.Context) (int, error) {
+		_, err := obedient(ctx)
+		ended <- err
+		return 0, err
+	}
+	_ = join(f, ctx, fn)
+	_ = join(f, ctx, fn)
 	cancel()
-	<-a
-	if <-ended == nil {
+	if receive(ended) == nil {
 		return "runs on"
 	}
 	return right
@@ -182,11 +211,11 @@ func overlap(f flight) string {
 	for range 5 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		r := join(f, ctx, func(context.Context) (int, error) {
-			most.Store(max(most.Load(), running.Add(1)))
+			raise(&most, running.Add(1))
 			defer running.Add(-1)
 			return deaf(context.Background())
 		})
-		<-r
+		receive(r)
 		cancel()
 	}
 	if n := most.Load(); n > 1 {
@@ -204,7 +233,7 @@ func others(f flight, end func(), stack bool) string {
 	_ = join(f, ctx, fn)
 	follower := join(f, ctx, fn)
 	close(finish)
-	r := <-follower
+	r := receive(follower)
 	switch {
 	case r.err == nil && r.panicked == nil:
 		return fmt.Sprintf("(%d, nil)", r.val)
@@ -215,113 +244,80 @@ func others(f flight, end func(), stack bool) string {
 }
 
 func reentrant(f flight) string {
-	_, err := f(context.Background(), "k", func(ctx context.Context) (int, error) {
-		return f(ctx, "k", func(context.Context) (int, error) { return 1, nil })
-	})
-	if err != nil {
-		return right
-	}
-	return "no error"
-}
-
-var loaderProbes = []probe[func(fetch) loader]{
-	{"a lone load waits for nobody", loneLoad},
-	{"a key that is asked for twice is fetched once", duplicates},
-	{"the first caller's cancellation spares the others of the batch", firstIsCancelled},
-	{"each caller of a batch returns at its own deadline", loadDeadline},
-	{"a cancelled load is not remembered", cancelledIsForgotten},
-	{"a panic of the fetch reaches all", func(l func(fetch) loader) string { return fetchEnds(l, func() { panic("boom") }) }},
-	{"runtime.Goexit in the fetch reaches all", func(l func(fetch) loader) string { return fetchEnds(l, runtime.Goexit) }},
-}
-
-func slowFetch(ctx context.Context, keys []int) (map[int]int, error) {
-	m := map[int]int{}
-	for _, k := range keys {
-		m[k] = 10 * k
-	}
-	select {
-	case <-time.After(time.Second):
-		return m, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func load(l loader, ctx context.Context, key int) <-chan result {
-	return join(func(ctx context.Context, _ string, _ work) (int, error) { return l(ctx, key) }, ctx, nil)
-}
-
-func loneLoad(l func(fetch) loader) string {
-	begin := time.Now()
-	_, _ = l(func(context.Context, []int) (map[int]int, error) { return map[int]int{1: 10}, nil })(context.Background(), 1)
-	if d := time.Since(begin); d > 0 {
-		return fmt.Sprint("waits ", d)
-	}
-	return right
-}
-
-func duplicates(l func(fetch) loader) string {
-	twice := false
-	load1 := l(func(ctx context.Context, keys []int) (map[int]int, error) {
-		slices.Sort(keys)
-		twice = twice || len(slices.Compact(slices.Clone(keys))) < len(keys)
-		return slowFetch(ctx, keys)
-	})
-	a, b, c := load(load1, context.Background(), 1), load(load1, context.Background(), 2), load(load1, context.Background(), 2)
-	<-a
-	<-b
-	<-c
-	if twice {
-		return "twice"
-	}
-	return right
-}
-
-func firstIsCancelled(l func(fetch) loader) string {
-	load1 := l(slowFetch)
-	_ = load(load1, context.Background(), 0)
-	time.Sleep(900 * time.Millisecond) // so that the others come while a fetch runs
-	ctx, cancel := context.WithCancel(context.Background())
-	_ = load(load1, ctx, 1)
-	other := load(load1, context.Background(), 2)
-	time.Sleep(600 * time.Millisecond) // theirs runs
-	cancel()
-	if r := <-other; r.err != nil {
-		return "they are cancelled"
-	}
-	return right
-}
-
-func loadDeadline(l func(fetch) loader) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	load1 := l(func(_ context.Context, keys []int) (map[int]int, error) { return slowFetch(context.Background(), keys) })
-	begin := time.Now()
-	<-load(load1, ctx, 1)
-	if time.Since(begin) > 100*time.Millisecond {
-		return "waits on"
-	}
-	return right
-}
-
-func cancelledIsForgotten(l func(fetch) loader) string {
-	load1 := l(slowFetch)
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	<-load(load1, ctx, 1)
-	if r := <-load(load1, context.Background(), 1); r.err != nil {
-		return "for ever"
-	}
-	return right
-}
-
-func fetchEnds(l func(fetch) loader, end func()) string {
-	load1 := l(func(context.Context, []int) (map[int]int, error) { end(); return nil, nil })
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	r := <-load(load1, ctx, 1)
+	r := receive(join(f, context.Background(), func(ctx context.Context) (int, error) {
+		return f.do(ctx, "k", func(context.Context) (int, error) { return 1, nil })
+	}))
 	if r.err == nil && r.panicked == nil {
-		return fmt.Sprintf("(%d, nil)", r.val)
+		return "no error"
+	}
+	return right
+}
+
+// patience has a caller with all the time in the world among others that come every
+// 5 ms and give up after 20, while the work takes 100.
+func patience(f flight) string {
+	var executions atomic.Int64
+	fn := func(ctx context.Context) (int, error) {
+		executions.Add(1)
+		select {
+		case <-time.After(100 * time.Millisecond):
+			return 42, nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	impatient := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		r := join(f, ctx, fn)
+		go func() { <-r; cancel() }()
+		time.Sleep(5 * time.Millisecond)
+	}
+	impatient()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	patient := join(f, ctx, fn)
+	for {
+		select {
+		case r := <-patient:
+			switch {
+			case r.err != nil:
+				return "fails with theirs"
+			case executions.Load() > 1:
+				return "begins again"
+			}
+			return right
+		default:
+			impatient()
+		}
+	}
+}
+
+func forgotten(f flight) string {
+	if f.forget == nil {
+		return "–"
+	}
+	var ends [3]chan struct{}
+	var calls [3]<-chan result
+	for i := range calls {
+		ends[i] = make(chan struct{})
+		calls[i] = join(f, context.Background(), func(context.Context) (int, error) { <-ends[i]; return i, nil })
+		switch i {
+		case 0:
+			f.forget("k")
+		case 1: // its work begins now, or when the forgotten has ended
+			close(ends[0])
+			receive(calls[0])
+			synctest.Wait()
+		}
+	}
+	close(ends[1])
+	second := receive(calls[1])
+	close(ends[2])
+	switch third := receive(calls[2]); {
+	case second.val == 0:
+		return "gets the forgotten"
+	case third.val != second.val:
+		return "the entry of the later is gone"
 	}
 	return right
 }
