@@ -108,14 +108,22 @@ func Bench(b *testing.B, ours, peer Op) {
 // in a row. Set the limit with a margin of at least a tenth over what is measured.
 func AtMost(t testing.TB, limit float64, ours, peer Op) {
 	t.Helper()
-	r := Measure(ours, peer)
+	AtMostSlices(t, limit, ours, peer, slice, pairs)
+}
+
+// AtMostSlices is AtMost with the slices of MeasureSlices. It returns what it measured
+// last.
+func AtMostSlices(t testing.TB, limit float64, ours, peer Op, slice time.Duration, pairs int) Result {
+	t.Helper()
+	r := MeasureSlices(ours, peer, slice, pairs)
 	if r.Ratio > limit {
 		t.Logf("%v, again", r)
-		r = Measure(ours, peer)
+		r = MeasureSlices(ours, peer, slice, pairs)
 	}
 	if r.Ratio > limit {
 		t.Errorf("ratio %v, expected at most %v", r, limit)
-		return
+	} else {
+		t.Logf("ratio %v, at most %v", r, limit)
 	}
-	t.Logf("ratio %v, at most %v", r, limit)
+	return r
 }

@@ -1,7 +1,10 @@
 package ratio_test
 
 import (
+	"runtime"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +33,29 @@ func TestMeasureFindsAKnownRatio(t *testing.T) {
 	}{{300, 100, 3}, {100, 100, 1}, {100, 400, 0.25}} {
 		require.InEpsilon(t, c.want, ratio.Measure(work(c.a), work(c.b)).Ratio, 0.15)
 	}
+}
+
+// So must it for operations that are longer than its usual slices, and start goroutines.
+func TestMeasureSlicesFindsAKnownRatio(t *testing.T) {
+	crowd := func(goroutines int) ratio.Op {
+		return func(n int) {
+			for range n {
+				var all sync.WaitGroup
+				for range goroutines {
+					all.Go(func() {
+						x := uint64(goroutines)
+						for range 100_000 {
+							x = x*6364136223846793005 + 1442695040888963407
+						}
+						runtime.KeepAlive(x)
+					})
+				}
+				all.Wait()
+			}
+		}
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	require.InEpsilon(t, 3, ratio.MeasureSlices(crowd(12), crowd(4), 2*time.Millisecond, 101).Ratio, 0.15)
 }
 
 type recorder struct {
