@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -62,12 +63,12 @@ func TestAllProcessesAgreeOnTheOwner(t *testing.T) {
 func TestOwnersAreTheSameInEveryVersion(t *testing.T) {
 	equal := owners(t, node{ID: "a"}, node{ID: "b"}, node{ID: "c"})
 	weighted := owners(t, node{ID: "a", Weight: 1}, node{ID: "b", Weight: 2}, node{ID: "c", Weight: 4})
-	var got string
+	var got strings.Builder
 	for i := range 20 {
 		key := fmt.Sprintf("channel/%d", i)
-		got += owner(t, equal, key) + owner(t, weighted, key) + " "
+		got.WriteString(owner(t, equal, key) + owner(t, weighted, key) + " ")
 	}
-	require.Equal(t, "cc cc ac aa aa bb aa bb aa ac cc ab aa bb bc aa aa bb cc bb ", got)
+	require.Equal(t, "cc cc ac aa aa bb aa bb aa ac cc ab aa bb bc aa aa bb cc bb ", got.String())
 }
 
 // A node that joins takes keys, and no other key moves; the same backwards is a
