@@ -77,6 +77,12 @@
 // idle_transaction_timeout: set it in the data source name of the pool whose
 // transactions you fence.
 //
+// A holder that is frozen before Fence, and has written rows, keeps them locked:
+// its successor gets the lease at once and then waits for the rows. Either set
+// one of these timeouts in the data source name of that pool, in PostgreSQL as
+// well, or, in PostgreSQL, call Fence first in the transaction. That is as safe;
+// the successor then waits for the lease while the transaction lasts.
+//
 // # Connections
 //
 // Give the Lease a *sql.DB of its own, with as many connections as leases are

@@ -15,9 +15,9 @@ import (
 // in the database of tx, which need not be from the Lease's own *sql.DB. One
 // round trip; it needs the privilege to update the table.
 //
-// Call it last, right before Commit: the next holder waits for tx. In PostgreSQL
-// the server ends the session of tx if it is idle for the time to live from then
-// on.
+// Call it last, right before Commit: the next holder waits for tx from then on.
+// The package comment says when first is better. In PostgreSQL the server ends
+// the session of tx if it is idle for the time to live after Fence.
 //
 // A lease that was lost and not granted again is not fenced: nobody else is
 // there whom a write could hurt.

@@ -227,28 +227,45 @@ func lateTransactionIsRefused(t *testing.T, d database, dsn string) {
 	}
 }
 
-// A holder that is frozen between Fence and Commit does not keep its successor
-// waiting for longer than the server allows.
+// A holder that is frozen in its transaction does not keep its successor waiting
+// for longer than the server allows: neither for the lease, nor, if it wrote
+// before Fence, for the rows.
 func frozenTransactionIsEnded(t *testing.T, d database, dsn string) {
-	frozenDSN := dsn
-	if d.dialect == sqllease.MySQL {
-		frozenDSN = with(dsn, "idle_transaction_timeout=1") // as the documentation says
+	limited := with(dsn, "idle_transaction_timeout=1") // as the documentation says
+	if d.dialect == sqllease.PostgreSQL {
+		limited = with(dsn, "idle_in_transaction_session_timeout=1000")
 	}
-	a, b := d.process(t, frozenDSN, ""), d.process(t, dsn, "")
-	g := acquire(t, a, "key")
-	tx, err := a.db.BeginTx(soon(t), nil)
-	require.NoError(t, err)
-	_, err = tx.ExecContext(soon(t), a.store, row("key"), []byte("late"))
-	require.NoError(t, err)
-	require.NoError(t, a.Fence(soon(t), tx, "key", g.Token()))
-	require.NoError(t, g.Release(soon(t)))
+	for name, steps := range map[string]string{"fence last": "store fence", "fence first": "fence store", "before fence": "store"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			frozenDSN := limited
+			if d.dialect == sqllease.PostgreSQL && steps != "store" {
+				frozenDSN = dsn // Fence sees to it
+			}
+			a, b := d.process(t, frozenDSN, ""), d.process(t, dsn, "")
+			g := acquire(t, a, "key")
+			tx, err := a.db.BeginTx(t.Context(), nil) // whose context is not what ends it
+			require.NoError(t, err)
+			defer func() { _ = tx.Rollback() }()
+			for step := range strings.FieldsSeq(steps) {
+				if step == "store" {
+					_, err = tx.ExecContext(soon(t), a.store, row("key"), []byte("late"))
+				} else {
+					err = a.Fence(soon(t), tx, "key", g.Token())
+				}
+				require.NoError(t, err)
+			}
+			require.NoError(t, g.Release(soon(t)))
 
-	next := acquire(t, b, "key")
-	require.Error(t, tx.Commit())
-	_, found, err := b.Get(soon(t), "key")
-	require.NoError(t, err)
-	require.False(t, found)
-	require.NoError(t, next.Release(soon(t)))
+			next := acquire(t, b, "key")
+			require.NoError(t, b.Put(soon(t), "key", next.Token(), []byte("of the successor")))
+			require.Error(t, tx.Commit())
+			v, _, err := b.Get(soon(t), "key")
+			require.NoError(t, err)
+			require.Equal(t, "of the successor", string(v))
+			require.NoError(t, next.Release(soon(t)))
+		})
+	}
 }
 
 // Tokens go on growing when old rows are deleted, as the documentation says how.
