@@ -137,7 +137,7 @@ func grantOutlivesItsContext(r *run) {
 
 func renewedBeyondItsTimeToLive(r *run) {
 	g := r.acquire(r.a, "key")
-	r.each(2*r.ttl, func() {
+	r.each(3*r.ttl/2, func() {
 		r.isHeld(r.b, "key")
 		r.open(g)
 		require.NoError(r, r.a.Put(r.soon(), "key", g.Token(), nil))

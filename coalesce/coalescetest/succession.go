@@ -67,7 +67,7 @@ func holderThatIsCutOffIsSucceeded(r *run) {
 	r.a.Cut()
 	second := r.succeed(r.b, "key")
 	require.Greater(r, second.Token(), first.Token())
-	r.each(r.ttl, func() { r.isHeld(r.b, "key") })
+	r.each(r.ttl/2, func() { r.isHeld(r.b, "key") })
 	r.open(second)
 	require.NoError(r, second.Release(r.soon()))
 	r.a.Heal()

@@ -20,7 +20,7 @@ type Subject struct {
 
 	// TTL is the time to live of their leases. Parts of the suite last two of
 	// them. On a real server, choose one that is far longer than any pause of a
-	// loaded machine, such as 2 s: the suite fails when a living holder loses.
+	// loaded machine, such as 5 s: the suite fails when a living holder loses.
 	TTL time.Duration
 
 	// Virtual says that the store is in memory: each part of the suite runs in a

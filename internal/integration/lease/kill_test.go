@@ -22,7 +22,7 @@ import (
 // What a worker goes through, and how many of them are killed.
 const (
 	workKeys  = 40
-	workKills = 4
+	workKills = 3
 )
 
 // beWorker leads for each key in turn, and says what it does. A line is one

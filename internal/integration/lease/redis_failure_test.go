@@ -100,6 +100,7 @@ func TestRedisClusterFailover(t *testing.T) {
 	replica := replicaOf(t, cluster, master)
 
 	replica.Pause()
+	master.Do(t, "CLIENT", "KILL", "TYPE", "replica") // what it is sent would wait in its socket
 	g := acquire(t, l, "key")
 	require.NoError(t, l.Put(soon(t), "key", g.Token(), []byte("first"), resultTTL))
 	master.Kill()
