@@ -27,9 +27,24 @@ type implementation[T any] struct {
 }
 
 var flights = []implementation[flight]{
-	{"evenkeel", func() flight {
+	{"evenkeel Group", func() flight {
+		var g coalesce.Group[string, int]
+		return flight{g.Do, func(key string) { g.Forget(key) }}
+	}},
+	{"evenkeel Group, Exclusive", func() flight {
 		g := coalesce.Group[string, int]{Abandon: coalesce.Exclusive}
 		return flight{g.Do, func(key string) { g.Forget(key) }}
+	}},
+	{"evenkeel Cache", func() flight {
+		type workKey struct{}
+		load := func(ctx context.Context, _ string) (int, error) { return ctx.Value(workKey{}).(work)(ctx) }
+		c, err := coalesce.NewCache(load, coalesce.CacheOptions[string, int]{Capacity: 1000})
+		if err != nil {
+			panic(err)
+		}
+		return flight{do: func(ctx context.Context, key string, fn work) (int, error) {
+			return c.Get(context.WithValue(ctx, workKey{}, fn), key)
+		}}
 	}},
 	{"x/sync Do", func() flight {
 		var g xsync.Group
@@ -39,11 +54,12 @@ var flights = []implementation[flight]{
 			return n, err
 		}, g.Forget}
 	}},
+	// As it is used by those who want callers to be independent of each other.
 	{"x/sync DoChan", func() flight {
 		var g xsync.Group
 		return flight{func(ctx context.Context, key string, fn work) (int, error) {
 			select {
-			case r := <-g.DoChan(key, func() (any, error) { return fn(ctx) }):
+			case r := <-g.DoChan(key, func() (any, error) { return fn(context.WithoutCancel(ctx)) }):
 				n, _ := r.Val.(int)
 				return n, r.Err
 			case <-ctx.Done():
@@ -79,7 +95,7 @@ type cache struct {
 }
 
 var caches = []implementation[func(work) cache]{
-	{"evenkeel", func() func(work) cache {
+	{"evenkeel Cache", func() func(work) cache {
 		return func(load work) cache {
 			c, err := coalesce.NewCache(func(ctx context.Context, _ string) (int, error) { return load(ctx) },
 				coalesce.CacheOptions[string, int]{Capacity: 1000, TTL: time.Minute, Stale: time.Hour})

@@ -24,7 +24,7 @@ type loader func(ctx context.Context, key int) (int, error)
 type newLoader func(f fetch, maxBatch int) loader
 
 var loaders = []implementation[newLoader]{
-	{"evenkeel", func() newLoader {
+	{"evenkeel Batcher", func() newLoader {
 		return func(f fetch, maxBatch int) loader {
 			return (&coalesce.Batcher[int, int]{MaxBatch: maxBatch, Fetch: func(ctx context.Context, keys []int) (map[int]int, error) {
 				m, err := f(ctx, keys)

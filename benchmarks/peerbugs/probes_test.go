@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing/synctest"
 	"time"
 )
 
-const right = "right"
+const (
+	right        = "right"
+	inapplicable = "–"
+)
 
 // A probe looks at one behaviour in a synctest bubble of a process of its own, and
 // returns a verdict in a few words.
@@ -21,13 +23,15 @@ type probe[T any] struct {
 	run       func(T) string
 }
 
+const deafWork = "deaf work does not pile up behind callers that gave up"
+
 var flightProbes = []probe[flight]{
 	{"whoever asks after a result was received gets a later one", laterCallersGetLaterResults},
 	{"the leader's cancellation spares the others", leaderIsCancelled},
 	{"each caller returns at its own deadline", ownDeadline},
 	{"the work has no caller's deadline", workDeadline},
 	{"work that nobody waits for is cancelled", abandonedWork},
-	{"deaf work does not pile up behind callers that gave up", overlap},
+	{deafWork, overlap},
 	{"impatient callers do not make a patient one's work begin again", patience},
 	{"who comes after Forget gets later work, though the forgotten ends first", forgotten},
 	{"a panic reaches the others, with its stack", func(f flight) string { return others(f, func() { panic("boom") }, true) }},
@@ -93,60 +97,6 @@ func laterCallersGetLaterResults(f flight) string {
 		return "gets an old one"
 	}
 	return right
-}
-
-// execution is a result as an error, which a cache does not keep: the number of the
-// execution that it is from.
-type execution int64
-
-func (execution) Error() string { return "an execution" }
-
-// stale counts the calls for one key that got an old result: one that somebody had
-// received before the call began; and one of an execution that had ended by then. What
-// has ended is told by whoever counts ended, or if that is nil by the work when it
-// returns. For the latter a library has an excuse, as it cannot remove a flight before.
-func stale(f flight, callers, calls int, ended *atomic.Int64) (oldReceived, oldEnded int64) {
-	told := ended != nil
-	if !told {
-		ended = new(atomic.Int64)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var executions, received, ofReceived, ofEnded atomic.Int64
-	var all sync.WaitGroup
-	for range callers {
-		all.Go(func() {
-			for range calls {
-				receivedBefore, endedBefore := received.Load(), ended.Load()
-				_, err := f.do(ctx, "hot", func(context.Context) (int, error) {
-					n := executions.Add(1)
-					for range 20 {
-						runtime.Gosched()
-					}
-					if !told {
-						raise(ended, n)
-					}
-					return 0, execution(n)
-				})
-				var from execution // none is as old as can be
-				_ = errors.As(err, &from)
-				if int64(from) <= receivedBefore {
-					ofReceived.Add(1)
-				}
-				if int64(from) <= endedBefore {
-					ofEnded.Add(1)
-				}
-				raise(&received, int64(from))
-			}
-		})
-	}
-	all.Wait()
-	return ofReceived.Load(), ofEnded.Load()
-}
-
-func raise(to *atomic.Int64, n int64) {
-	for old := to.Load(); n > old && !to.CompareAndSwap(old, n); old = to.Load() {
-	}
 }
 
 func leaderIsCancelled(f flight) string {
@@ -254,13 +204,13 @@ func reentrant(f flight) string {
 }
 
 // patience has a caller with all the time in the world among others that come every
-// 5 ms and give up after 20, while the work takes 100.
+// 5 ms and give up after 20, while the work takes 102: not 100, at which the next comes.
 func patience(f flight) string {
 	var executions atomic.Int64
 	fn := func(ctx context.Context) (int, error) {
 		executions.Add(1)
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(102 * time.Millisecond):
 			return 42, nil
 		case <-ctx.Done():
 			return 0, ctx.Err()
@@ -294,7 +244,7 @@ func patience(f flight) string {
 
 func forgotten(f flight) string {
 	if f.forget == nil {
-		return "–"
+		return inapplicable
 	}
 	var ends [3]chan struct{}
 	var calls [3]<-chan result
