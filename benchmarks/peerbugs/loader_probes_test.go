@@ -85,7 +85,7 @@ func fullBatch(l newLoader) string {
 		one = l(quickFetch, 2)
 	}
 	synctest.Wait()
-	for range 1000 { // who has ended may be counted for a moment longer
+	for range 1_000_000 { // who has ended may be counted for a moment longer
 		if runtime.NumGoroutine() <= before {
 			return right
 		}

@@ -204,7 +204,7 @@ func reentrant(f flight) string {
 }
 
 // patience has a caller with all the time in the world among others that come every
-// 5 ms and give up after 20, while the work takes 102: not 100, at which the next comes.
+// 5 ms and give up after 21, while the work takes 102: no two of these coincide.
 func patience(f flight) string {
 	var executions atomic.Int64
 	fn := func(ctx context.Context) (int, error) {
@@ -217,7 +217,7 @@ func patience(f flight) string {
 		}
 	}
 	impatient := func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 21*time.Millisecond)
 		r := join(f, ctx, fn)
 		go func() { <-r; cancel() }()
 		time.Sleep(5 * time.Millisecond)
@@ -229,16 +229,16 @@ func patience(f flight) string {
 	for {
 		select {
 		case r := <-patient:
-			switch {
-			case r.err != nil:
+			if r.err != nil {
 				return "fails with theirs"
-			case executions.Load() > 1:
-				return "begins again"
 			}
 			return right
 		default:
-			impatient()
 		}
+		if executions.Load() > 1 {
+			return "begins again"
+		}
+		impatient()
 	}
 }
 
