@@ -46,7 +46,9 @@ import (
 //     and within StaleIfError one whose load has failed; never past the longer
 //     of them.
 //   - A key is loaded once for each time that it expires or goes, also if a
-//     caller is late and comes when another's load is just over.
+//     caller is late and comes when another's load is just over. Only a load whose
+//     callers have all left, or that was invalidated, is begun again, also while
+//     it is slow to stop.
 //   - Invalidate, Set and Clear are never undone by a load or refresh that
 //     began before: what it brings goes to the callers that had asked for it
 //     before, and is not kept.
