@@ -41,7 +41,7 @@ func (s *slot[K, V]) first() *request[K, V] {
 
 // Value makes the context of a fetch known to its Batcher.
 func (x *batch[K, V]) Value(key any) any {
-	if b, ok := key.(*Batcher[K, V]); ok && b == x.b {
+	if b, ok := key.(*Batcher[K, V]); ok && b == x.b && x.ended.Load() != landed {
 		return b
 	}
 	return x.work.Value(key)
@@ -59,18 +59,23 @@ func (x *batch[K, V]) depart() {
 // fly fetches the batch and lands, however the fetch ends.
 func (x *batch[K, V]) fly() {
 	var o outcome[map[K]V]
-	defer func() { x.land(&o) }()
+	var failed Errors[K]
+	defer func() { x.land(&o, failed) }()
 	x.bound(x.b.Timeout)
 	keys := make([]K, 0, x.slots.size)
 	for s := range x.slots.all {
 		keys = append(keys, s.key)
 	}
-	o.run(x, func(ctx context.Context) (map[K]V, error) { return x.b.Fetch(ctx, keys) })
+	o.run(x, func(ctx context.Context) (values map[K]V, err error) {
+		values, err = x.b.Fetch(ctx, keys)
+		failed, err = perKey[K](err) // here, because foreign errors can panic
+		return values, err
+	})
 }
 
 // land gives every caller the outcome of its key, and begins what waited for
 // this fetch to end.
-func (x *batch[K, V]) land(o *outcome[map[K]V]) {
+func (x *batch[K, V]) land(o *outcome[map[K]V], failed Errors[K]) {
 	b := x.b
 	b.mu.Lock()
 	for s := range x.slots.all { // first of all: whoever comes now starts anew
@@ -78,10 +83,6 @@ func (x *batch[K, V]) land(o *outcome[map[K]V]) {
 	}
 	b.mu.Unlock()
 
-	var failed Errors[K]
-	if o.err != nil && !o.panicked {
-		failed, o.err = perKey[K](o.err)
-	}
 	for s := range x.slots.all {
 		s.outcome = pick(o, failed, s.key)
 	}
@@ -126,8 +127,10 @@ func (s *slot[K, V]) serve(others *request[K, V]) *request[K, V] {
 
 // perKey returns the errors of keys that err consists of, or else err itself.
 func perKey[K comparable](err error) (Errors[K], error) {
-	if failed, ok := errors.AsType[Errors[K]](err); ok {
-		return failed, nil
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if failed, ok := e.(Errors[K]); ok {
+			return failed, nil
+		}
 	}
 	return nil, err
 }

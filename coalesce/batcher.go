@@ -58,8 +58,8 @@ type Batcher[K comparable, V any] struct {
 	// slice is its own to keep.
 	//
 	// A key that is missing from the map gets ErrNotFound, and one that nobody
-	// asked for is ignored. An error that is or wraps Errors is about its keys
-	// alone; any other is the error of all keys, and the map is ignored.
+	// asked for is ignored. An error that is Errors or wraps it, alone, is about
+	// its keys; any other is the error of all keys, and the map is ignored.
 	Fetch func(ctx context.Context, keys []K) (map[K]V, error)
 
 	// MaxBatch bounds the keys of a fetch. Zero means 1000, which stays below the

@@ -135,9 +135,7 @@ func (c *Cache[K, V]) beginBatch(keys []K) *cachedBatch[K, V] {
 func (c *Cache[K, V]) judgeBatch(x *cachedBatch[K, V], values map[K]V, err error) {
 	o := outcome[map[K]V]{val: values, err: err}
 	var failed Errors[K]
-	if errors.As(err, &failed) {
-		o.err = nil
-	}
+	failed, o.err = perKey[K](err)
 	all := make([]loaded[V], len(x.keys))
 	for i, key := range x.keys {
 		one := &all[i]

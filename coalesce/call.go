@@ -80,15 +80,24 @@ func (c *call[K, V]) depart(fn func(context.Context) (V, error)) {
 // fly runs the work and lands, however the work ends.
 func (c *call[K, V]) fly(fn func(context.Context) (V, error), o *outcome[V]) {
 	g := c.shard.group
+	orphaned := false
+	var done func(callers int, err error)
+	o.err = ErrGoexit // unless it comes further than the hook
+	defer func() {
+		c.land(o, orphaned)
+		if done != nil {
+			done(int(o.callers), o.err)
+		}
+	}()
 	c.bound(g.Timeout)
 	if g.Trace != nil {
-		done := g.Trace.started(c.parent, c.key)
-		defer func() { done(int(o.callers), o.err) }()
+		done = g.Trace.started(c.parent, c.key)
 	}
-	orphaned := false
-	defer func() { c.land(o, orphaned) }()
-	o.run(&c.work, fn)
-	orphaned = o.err != nil && !o.panicked && c.orphaned(o.err)
+	o.run(&c.work, func(ctx context.Context) (V, error) {
+		v, err := fn(ctx)
+		orphaned = err != nil && c.orphaned(err) // here, because foreign errors can panic
+		return v, err
+	})
 }
 
 // orphaned tells whether err is the end of the starter's own context, which

@@ -80,7 +80,7 @@ func (w *work) standard() *standard {
 	}
 	s := new(standard)
 	s.Context, s.cancel = context.WithCancelCause((*values)(w))
-	if w.deadline != nil {
+	if w.deadline != nil && w.ended.Load() == 0 {
 		timed, stop := context.WithDeadline(s.Context, *w.deadline)
 		cancel := s.cancel
 		s.Context, s.cancel = timed, func(cause error) { cancel(cause); stop() }

@@ -80,8 +80,9 @@ type Group[K comparable, V any] struct {
 	Timeout time.Duration
 
 	// MaxWaiters bounds the callers of one flight, the first included. A caller
-	// above it gets ErrTooManyWaiters at once. Zero means no bound; the first use
-	// of a Group with a negative one panics.
+	// above it gets ErrTooManyWaiters at once, except one that asks again because
+	// the starter's context had ended. Zero means no bound; the first use of a
+	// Group with a negative one panics.
 	MaxWaiters int
 
 	// Clone, if not nil, copies a value. Every caller of a shared flight but one
@@ -226,17 +227,33 @@ func (g *Group[K, V]) admit(ctx context.Context, key K, fn func(context.Context)
 	hash, s := t.locate(key)
 
 	s.mu.Lock()
-	if c := s.find(hash, key); c != nil {
+	c := s.find(hash, key)
+	for c != nil && c.closed {
+		// It cannot be undone that a function is the successor's. So ask first.
+		running := c
+		s.mu.Unlock()
+		if ctx.Value(&running.work) != nil {
+			return nil, false, ErrReentrant
+		}
+		s.mu.Lock()
+		if c = s.find(hash, key); c == running {
+			break
+		}
+	}
+	if c != nil {
 		return g.join(ctx, c, fn, again) // unlocks
 	}
 	if inline {
 		c := s.inline(ctx, hash, key)
 		s.list(c)
 		c.waiters = 1 // until it lands: it cannot leave
+		if g.Timeout > 0 {
+			c.stamp()
+		}
 		s.mu.Unlock()
 		return c, true, nil
 	}
-	c := s.detached(ctx, hash, key)
+	c = s.detached(ctx, hash, key)
 	s.list(c)
 	c.add(again)
 	s.mu.Unlock()

@@ -30,17 +30,23 @@ type PanicError struct {
 // Error returns the value and the stack: an unrecovered *PanicError prints
 // where the work panicked, and not only where its caller waited.
 func (p *PanicError) Error() string {
+	if p == nil { // panic((*PanicError)(nil)) is a panic whose Value is this one
+		return "<nil>"
+	}
 	return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack)
 }
 
 // Unwrap returns Value if it is an error, otherwise nil.
 func (p *PanicError) Unwrap() error {
+	if p == nil {
+		return nil
+	}
 	err, _ := p.Value.(error)
 	return err
 }
 
 func newPanicError(value any) *PanicError {
-	if p, ok := value.(*PanicError); ok {
+	if p, ok := value.(*PanicError); ok && p != nil {
 		return p
 	}
 	stack := debug.Stack()

@@ -34,8 +34,10 @@ type OwnerOptions struct {
 	// Zero means 5 seconds.
 	Timeout time.Duration
 
-	// Transport sends requests to owners. If it is nil, it is
-	// http.DefaultTransport.
+	// Transport sends requests to owners. It should leave encodings alone
+	// (DisableCompression), so that the owner makes the variant of the page that the
+	// client asked for. If it is nil, it is a copy of http.DefaultTransport that
+	// does, and that keeps up to 100 idle connections to each node.
 	Transport http.RoundTripper
 }
 
@@ -106,9 +108,20 @@ func ToOwner(local http.Handler, o OwnerOptions) (*OwnerHandler, error) {
 		o.Key = func(r *http.Request) string { return r.Host + r.URL.EscapedPath() }
 	}
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = betweenNodes()
 	}
 	return &OwnerHandler{local: local, o: o}, nil
+}
+
+func betweenNodes() http.RoundTripper {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return http.DefaultTransport // somebody has replaced it and knows why
+	}
+	t = t.Clone()
+	t.DisableCompression = true
+	t.MaxIdleConnsPerHost = 100
+	return t
 }
 
 // OwnerStats tells what an [OwnerHandler] has done.
@@ -205,6 +218,9 @@ func forwardedFields(p *httputil.ProxyRequest) {
 		p.Out.Header[by] = prior
 	}
 	p.SetXForwarded()
+	if prior := p.In.Header[by]; prior != nil && p.Out.Header[by] == nil {
+		p.Out.Header[by] = prior // RemoteAddr is not an address, as on a Unix socket
+	}
 	for _, field := range []string{"Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 		if prior := p.In.Header[field]; prior != nil {
 			p.Out.Header[field] = prior
