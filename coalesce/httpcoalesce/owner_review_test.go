@@ -85,6 +85,7 @@ func (b lateBody) Close() error { b.closed(); return nil }
 func TestWhatTheOwnerFlushesArrivesAtOnce(t *testing.T) {
 	more := make(chan struct{})
 	owner := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "11") // without it the proxy flushes anyway
 		_, _ = io.WriteString(w, "first")
 		_ = http.NewResponseController(w).Flush()
 		<-more
