@@ -26,9 +26,9 @@ import (
 //
 //   - At most MaxInFlight fetches run at a time, and none has more than MaxBatch
 //     keys or a key twice.
-//   - A key is in one batch at a time. Who asks for a key that is queued or being
-//     fetched gets that result; nobody gets a result that was finished before it
-//     asked.
+//   - A key is in one batch at a time, unless it was forgotten or its fetch was
+//     abandoned. Who asks for a key that is queued or being fetched gets that
+//     result; nobody gets a result that was finished before it asked.
 //   - Every caller gets its own right value or error: that of its key, however
 //     wrong the fetch is about others.
 //   - Every caller returns when its own context ends. A key that waits in the
@@ -55,7 +55,7 @@ import (
 // A Batcher is safe for concurrent use by multiple goroutines.
 type Batcher[K comparable, V any] struct {
 	// Fetch returns the values of keys, which are distinct and at least one. The
-	// slice is its own to keep.
+	// slice is its own to keep; the map it must not change any more.
 	//
 	// A key that is missing from the map gets ErrNotFound, and one that nobody
 	// asked for is ignored. An error that is Errors or wraps it, alone, is about
@@ -128,7 +128,7 @@ func (b *Batcher[K, V]) Load(ctx context.Context, key K) (V, error) {
 // that are there have their values, and the others the error of ctx.
 //
 // More keys than MaxBatch are several batches. Shared and Waiters of a result
-// count the callers of the key.
+// count how often the key was asked for.
 func (b *Batcher[K, V]) LoadAll(ctx context.Context, keys []K) iter.Seq2[K, Result[V]] {
 	return func(yield func(K, Result[V]) bool) {
 		if len(keys) == 0 {
@@ -177,7 +177,8 @@ func (b *Batcher[K, V]) Forget(key K) bool {
 //
 // If ctx ends first, Close returns its error at once: the contexts of the
 // fetches under way end with the cause ErrClosed, and the callers of keys that
-// are still queued get ErrClosed. A second Close waits too.
+// are still queued get ErrClosed. A second Close waits too. Fetch must not call
+// Close, which would wait for it.
 func (b *Batcher[K, V]) Close(ctx context.Context) error {
 	b.setUp()
 	b.mu.Lock()

@@ -19,7 +19,8 @@ type Flight struct {
 }
 
 // Flights iterates over the flights that can be joined, in no order. Abandoned
-// and forgotten flights are not among them.
+// and forgotten flights are not among them; with KeepRunning, abandoned ones are,
+// with 0 Waiters.
 //
 // It is a snapshot in parts: the flights of one shard of the table are copied
 // under its lock and then yielded without it, so the loop may use the Group. A

@@ -34,7 +34,7 @@ import (
 //     the table in the same critical section in which it ends.
 //   - Every caller returns when its own context ends, with that context's error;
 //     the others go on waiting. If the result is there at the same moment, the
-//     result wins.
+//     result wins; with Clone, the last to take it waits for the others' clones.
 //   - A panic of the work reaches every caller as a [*PanicError] with the stack
 //     of the panic, and runtime.Goexit as [ErrGoexit]. Nobody hangs and nobody
 //     gets a zero value with a nil error. A panic after the last caller has left
