@@ -136,10 +136,10 @@ func TestRatioJoin(t *testing.T) {
 		limit      float64
 		ours, peer ratio.Op
 	}{
-		{"cancellable against x/sync DoChan and select", 1.25, meet(true, joinCoalesce()), meet(true, joinDoChan())},
-		{"cancellable against a lock, a channel and a select", 1.9, meet(true, joinCoalesce()), meet(true, joinFloor())},
+		{"cancellable against x/sync DoChan and select", 1.6, meet(true, joinCoalesce()), meet(true, joinDoChan())},
+		{"cancellable against a lock, a channel and a select", 2.6, meet(true, joinCoalesce()), meet(true, joinFloor())},
 		{"background against x/sync Do", 1.5, meet(false, joinCoalesce()), meet(false, joinDo())},
-		{"cancellable against x/sync Do, which ignores it", 3, meet(true, joinCoalesce()), meet(true, joinDo())},
+		{"cancellable against x/sync Do, which ignores it", 4, meet(true, joinCoalesce()), meet(true, joinDo())},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := ratio.AtMostSlices(t, c.limit, c.ours, c.peer, 5*time.Millisecond, 101)

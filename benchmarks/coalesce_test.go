@@ -86,5 +86,5 @@ func TestRatioCoalesce(t *testing.T) {
 	t.Run("cancellable against x/sync DoChan", func(t *testing.T) {
 		ratio.AtMost(t, 1.2, coalesceDo(t.Context()), xsyncDoChan(t.Context()))
 	})
-	t.Run("cancellable against resenje", func(t *testing.T) { ratio.AtMost(t, 1.1, coalesceDo(t.Context()), resenjeDo(t.Context())) })
+	t.Run("cancellable against resenje", func(t *testing.T) { ratio.AtMost(t, 1.25, coalesceDo(t.Context()), resenjeDo(t.Context())) })
 }
