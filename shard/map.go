@@ -45,6 +45,7 @@ type Map struct {
 	epoch  uint64
 	shards []Shard // in ring order
 	starts []ID    // shards[i].Range.Start, dense for the search
+	digest uint64
 
 	// table tells the owner of the first point of each bucket, where the bucket of a
 	// point is its top 64-shift bits: its index, or the complement of that, which is
@@ -89,6 +90,7 @@ func NewMap(epoch uint64, shards ...Shard) (*Map, error) {
 	if err := checkTiles(m.shards); err != nil {
 		return nil, err
 	}
+	m.digest = digestOf(m.shards)
 	m.index()
 	return m, nil
 }
