@@ -139,8 +139,13 @@ func TestNewBucketsRefusesWhatCutsNone(t *testing.T) {
 		epoch time.Time
 		width time.Duration
 	}{
-		{width: -time.Hour}, {width: math.MinInt64}, {width: 1}, {width: time.Hour + time.Microsecond},
-		{epoch: time.UnixMicro(1)}, {epoch: time.Unix(math.MaxInt64, 0)}, {epoch: time.Unix(math.MinInt64, 0)},
+		{width: -time.Hour},
+		{width: math.MinInt64},
+		{width: 1},
+		{width: time.Hour + time.Microsecond},
+		{epoch: time.UnixMicro(1)},
+		{epoch: time.Unix(math.MaxInt64, 0)},
+		{epoch: time.Unix(math.MinInt64, 0)},
 	} {
 		b, err := shard.NewBuckets(c.epoch, c.width)
 		require.ErrorIs(t, err, shard.ErrBadBuckets)
