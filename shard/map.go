@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/bits"
 	"slices"
 )
 
@@ -44,15 +43,8 @@ type Shard struct {
 type Map struct {
 	epoch  uint64
 	shards []Shard // in ring order
-	starts []ID    // shards[i].Range.Start, dense for the search
+	index  index
 	digest uint64
-
-	// table tells the owner of the first point of each bucket, where the bucket of a
-	// point is its top 64-shift bits: its index, or the complement of that, which is
-	// negative, if another shard begins inside the bucket. It has one entry more than
-	// there are buckets, to bound the search in the last.
-	table []int32
-	shift uint
 
 	nodes []nodeShards // in order of first appearance
 }
@@ -91,7 +83,8 @@ func NewMap(epoch uint64, shards ...Shard) (*Map, error) {
 		return nil, err
 	}
 	m.digest = digestOf(m.shards)
-	m.index()
+	m.index = newIndex(m.shards)
+	m.groupByNode()
 	return m, nil
 }
 
@@ -118,41 +111,8 @@ func checkTiles(shards []Shard) error {
 	return nil
 }
 
-// index builds what the look-ups read.
-func (m *Map) index() {
-	m.starts = make([]ID, len(m.shards))
-	for i := range m.shards {
-		m.starts[i] = m.shards[i].Range.Start
-	}
-
-	// With exact bits no shard begins inside a bucket. Boundaries are usually round
-	// numbers, so that a small table often does. If it does not, about four buckets a
-	// shard leave few that another shard begins in.
-	var all ID
-	for _, start := range m.starts {
-		all |= start
-	}
-	exact := 64 - bits.TrailingZeros64(uint64(all))
-	tableBits := max(1, min(exact, max(8, bits.Len(uint(len(m.shards)-1))+2)))
-	m.shift = uint(64 - tableBits)
-	m.table = make([]int32, 1<<tableBits+1)
-	owner := 0
-	ownerOf := func(id ID) int32 { // of ascending points
-		for owner+1 < len(m.starts) && m.starts[owner+1] <= id {
-			owner++
-		}
-		return int32(owner)
-	}
-	for b := range len(m.table) - 1 {
-		start := ID(b) << m.shift
-		first, last := ownerOf(start), ownerOf(start|(1<<m.shift-1))
-		m.table[b] = first
-		if last != first {
-			m.table[b] = ^first
-		}
-	}
-	m.table[len(m.table)-1] = int32(len(m.starts) - 1)
-
+// groupByNode builds what [Map.ByNode] yields.
+func (m *Map) groupByNode() {
 	byNode := make(map[string]int)
 	for i := range m.shards {
 		s := &m.shards[i]
@@ -168,37 +128,10 @@ func (m *Map) index() {
 
 // Lookup returns the shard that owns id. It is never nil.
 //
-// The top bits of id index a table that leads to the owner; where several shards
-// share an entry, a search by halves among them follows. It costs 1 to 5 ns if the
-// shards are roughly of one size, O(log n) whatever they are, and allocates nothing.
-func (m *Map) Lookup(id ID) *Shard { return &m.shards[m.owner(id)] }
-
-func (m *Map) owner(id ID) int32 {
-	i := m.table[id>>(m.shift&63)]
-	if i < 0 {
-		i = m.search(id)
-	}
-	return i
-}
-
-// search returns the owner of a point in a bucket that others begin in. It is a
-// function of its own so that owner is inlined.
-func (m *Map) search(id ID) int32 {
-	b := id >> m.shift
-	lo, hi := ^m.table[b], m.table[b+1]
-	if hi < 0 {
-		hi = ^hi
-	}
-	for lo < hi { // the owner is in lo..hi
-		mid := int32(uint32(lo+hi+1) / 2)
-		if m.starts[mid] <= id {
-			lo = mid
-		} else {
-			hi = mid - 1
-		}
-	}
-	return lo
-}
+// The top bits of id index a table that leads to the owner; where many shards share an
+// entry, a table of their own follows. It costs 1 to 5 ns, whatever the number of shards
+// and wherever the cuts are, and allocates nothing.
+func (m *Map) Lookup(id ID) *Shard { return &m.shards[m.index.owner(id)] }
 
 // Epoch returns the version that was given to [NewMap].
 func (m *Map) Epoch() uint64 { return m.epoch }
@@ -225,7 +158,7 @@ func (m *Map) Overlapping(r Range) iter.Seq[*Shard] {
 		if !r.valid() {
 			return
 		}
-		for i := int(m.owner(r.Start)); i < len(m.shards) && m.shards[i].Range.Start <= r.last(); i++ {
+		for i := int(m.index.owner(r.Start)); i < len(m.shards) && m.shards[i].Range.Start <= r.last(); i++ {
 			if !yield(&m.shards[i]) {
 				return
 			}
@@ -242,6 +175,34 @@ func (m *Map) ByNode() iter.Seq2[string, []*Shard] {
 			if !yield(n.node, n.shards) {
 				return
 			}
+		}
+	}
+}
+
+// Group sorts points by their shards: it yields, in ring order, each shard that owns some
+// of ids with their positions in ids, ascending. It is the first half of a read of many
+// keys, one call a shard. The positions may be kept. It costs O(k log k) for k points,
+// whatever the size of the map, and two allocations.
+func (m *Map) Group(ids []ID) iter.Seq2[*Shard, []int] {
+	return func(yield func(*Shard, []int) bool) {
+		owners := make([]int32, len(ids))
+		positions := make([]int, len(ids))
+		for i, id := range ids {
+			owners[i] = m.index.owner(id)
+			positions[i] = i
+		}
+		slices.SortFunc(positions, func(a, b int) int {
+			return cmp.Or(cmp.Compare(owners[a], owners[b]), cmp.Compare(a, b))
+		})
+		for len(positions) > 0 {
+			owner, n := owners[positions[0]], 1
+			for n < len(positions) && owners[positions[n]] == owner {
+				n++
+			}
+			if !yield(&m.shards[owner], positions[:n:n]) {
+				return
+			}
+			positions = positions[n:]
 		}
 	}
 }

@@ -51,3 +51,17 @@ func (m *Map) Supersedes(old *Map) (bool, error) {
 	}
 	return false, nil
 }
+
+// StaleError is an [ErrStaleMap] that knows which epoch routes the key right, as the fence
+// in the shard's own database does.
+type StaleError struct {
+	// Epoch is the least such epoch. 0 means any that is newer than the caller's.
+	Epoch uint64
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("%v: expected epoch %d or later", ErrStaleMap, e.Epoch)
+}
+
+// Unwrap returns [ErrStaleMap].
+func (e *StaleError) Unwrap() error { return ErrStaleMap }

@@ -1,0 +1,166 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Follow keeps the router at the newest map of source until ctx ends, and returns the
+// error of ctx. Errors of the source and maps that [Router.Update] refuses are logged and
+// counted, and it goes on: the last good map stays in use. Several sources may be followed
+// at once; the newest map wins.
+//
+// While it runs, [Router.Do] asks the source when it meets a stale map. It returns another
+// error if source is nil or ends its watch of itself.
+func (r *Router[K, N]) Follow(ctx context.Context, source Source) error {
+	if source == nil {
+		return errors.New("shard: source is nil")
+	}
+	defer r.addSource(source)()
+	for m, err := range source.Watch(ctx) {
+		r.heard(ctx, m, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.New("shard: the source has ended its watch")
+}
+
+// addSource makes the source one that a stale call asks, until the function that it
+// returns is called.
+func (r *Router[K, N]) addSource(source Source) (remove func()) {
+	r.sourcesMu.Lock()
+	defer r.sourcesMu.Unlock()
+	id := r.nextSource
+	r.nextSource++
+	r.sources[id] = source
+	return func() {
+		r.sourcesMu.Lock()
+		defer r.sourcesMu.Unlock()
+		delete(r.sources, id)
+	}
+}
+
+func (r *Router[K, N]) allSources() []Source {
+	r.sourcesMu.Lock()
+	defer r.sourcesMu.Unlock()
+	all := make([]Source, 0, len(r.sources))
+	for _, s := range r.sources {
+		all = append(all, s)
+	}
+	return all
+}
+
+// heard takes what a source said.
+func (r *Router[K, N]) heard(ctx context.Context, m *Map, err error) {
+	switch {
+	case err == nil && m != nil && m.epoch < r.current.Load().m.epoch:
+		// A source that is behind the others, or that remembers.
+	case err == nil:
+		_ = r.Update(m) // which logs and counts what it refuses
+	case ctx.Err() == nil:
+		r.stats.sourceErrors.Add(1)
+		r.options.Log.Warn("shard: source of the map failed", "error", err)
+	}
+}
+
+// neededEpoch is the epoch to wait for after a call by a map of the given one.
+func neededEpoch(err error, epoch uint64) uint64 {
+	var stale *StaleError
+	if errors.As(err, &stale) && stale.Epoch > epoch {
+		return stale.Epoch
+	}
+	return epoch + 1
+}
+
+const (
+	firstPause = 10 * time.Millisecond // between two questions to the sources
+	lastPause  = time.Second
+)
+
+// await returns nil as soon as a map of the epoch is in use.
+func (r *Router[K, N]) await(ctx context.Context, epoch uint64) error {
+	if r.current.Load().m.epoch >= epoch {
+		return nil
+	}
+	defer r.stats.waiting.Add(-1)
+	if waiting := r.stats.waiting.Add(1); waiting > int64(max(0, r.options.Buffer)) {
+		r.stats.bufferFull.Add(1)
+		return ErrBufferFull
+	}
+	late := fmt.Errorf("shard: no map of epoch %d or later within %v", epoch, r.options.BufferTimeout)
+	waiting, cancel := context.WithTimeoutCause(ctx, r.options.BufferTimeout, late)
+	defer cancel()
+	for {
+		s := r.current.Load()
+		if s.m.epoch >= epoch {
+			return nil
+		}
+		select {
+		case r.refresher <- struct{}{}:
+			r.refresh(waiting, epoch)
+		case <-s.superseded:
+		case <-waiting.Done():
+		}
+		if waiting.Err() != nil && r.current.Load().m.epoch < epoch {
+			return ended(ctx, waiting)
+		}
+	}
+}
+
+// ended is why a wait ended: what the caller's ctx says, or that it took too long.
+func ended(ctx, waiting context.Context) error {
+	err, cause := ctx.Err(), context.Cause(waiting)
+	if err == nil || errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// refresh asks the sources, with growing pauses, until a map of the epoch is in use or ctx
+// ends. Its caller has taken the token, which it gives back: the other calls that wait
+// are woken by the update.
+func (r *Router[K, N]) refresh(ctx context.Context, epoch uint64) {
+	defer func() { <-r.refresher }()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for next := firstPause; ; next = min(2*next, lastPause) {
+		s := r.current.Load()
+		if s.m.epoch >= epoch {
+			return
+		}
+		r.ask(ctx, s.superseded)
+		pause.Reset(next)
+		select {
+		case <-pause.C:
+		case <-s.superseded:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask loads from all sources at once, until they have answered or something newer is in
+// use.
+func (r *Router[K, N]) ask(ctx context.Context, superseded <-chan struct{}) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var loads sync.WaitGroup
+	for _, source := range r.allSources() {
+		loads.Go(func() {
+			m, err := source.Load(ctx)
+			r.heard(ctx, m, err)
+		})
+	}
+	answered := make(chan struct{})
+	go func() { defer close(answered); loads.Wait() }()
+	select {
+	case <-answered:
+	case <-superseded:
+		cancel()
+		<-answered
+	}
+}
