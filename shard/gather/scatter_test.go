@@ -181,8 +181,8 @@ func TestScatterTakesAFractionForWhatIsMeant(t *testing.T) {
 	}
 }
 
-// The shards need not come in ring order, and what is missing is joined only where
-// it adjoins.
+// The shards need not come in ring order. What is missing does, and is joined only
+// where it adjoins.
 func TestScatterJoinsOnlyWhatAdjoins(t *testing.T) {
 	t.Parallel()
 	m := evenMap(t, 4)
@@ -192,7 +192,7 @@ func TestScatterJoinsOnlyWhatAdjoins(t *testing.T) {
 		func(context.Context, *shard.Shard) (int, error) { return 0, errBoom }, gather.Options{})
 	partial, ok := errors.AsType[*gather.PartialError](err)
 	require.True(t, ok)
-	require.Equal(t, []shard.Range{{Start: 0xc0 << 56}, {End: 0x80 << 56}}, partial.Missing)
+	require.Equal(t, []shard.Range{{End: 0x80 << 56}, {Start: 0xc0 << 56}}, partial.Missing)
 }
 
 func TestScatterEndsItsContext(t *testing.T) {
