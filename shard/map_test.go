@@ -28,14 +28,23 @@ func tiles(cuts []shard.ID) []shard.Shard {
 	return shards
 }
 
-// anyTiles draws maps that are even, random, and with many cuts close together.
+// anyTiles draws maps that are even or random, and maps whose shards crowd: into one bucket
+// of the first table, beside each other, or each half as far as the one before.
 func anyTiles() *rapid.Generator[[]shard.Shard] {
 	return rapid.Custom(func(t *rapid.T) []shard.Shard {
 		cuts := rapid.SliceOfN(anyID(), 0, 60).Draw(t, "cuts")
-		if rapid.Bool().Draw(t, "crowded") {
-			in := rapid.SampledFrom([]shard.ID{0, 0xab << 56, 0xff << 56}).Draw(t, "in")
-			for i := range cuts {
-				cuts[i] = cuts[i]>>32 | in // all of them in one bucket
+		in := rapid.SampledFrom([]shard.ID{0, 0xab << 56, 0xff << 56}).Draw(t, "in")
+		shape := rapid.SampledFrom([]string{"as drawn", "one bucket", "adjacent", "halves", "even"}).Draw(t, "shape")
+		for i := range cuts {
+			switch shape {
+			case "one bucket":
+				cuts[i] = cuts[i]>>32 | in
+			case "adjacent":
+				cuts[i] = in + shard.ID(i)
+			case "halves":
+				cuts[i] = in + 1<<(i%56)
+			case "even":
+				cuts[i] = shard.ID(uint64(i) * (1 << 63 / uint64(len(cuts)) * 2))
 			}
 		}
 		return tiles(cuts)
@@ -234,9 +243,42 @@ func TestTheZeroMapHasNoShards(t *testing.T) {
 }
 
 func TestLookupAllocatesNothing(t *testing.T) {
-	m, err := shard.NewMap(1, tiles([]shard.ID{1 << 60, 1<<60 + 1, 1 << 61})...)
+	cuts := []shard.ID{1 << 60, 1<<60 + 1, 1 << 61}
+	for i := range shard.ID(100) {
+		cuts = append(cuts, 1<<62+i*i*i)
+	}
+	m, err := shard.NewMap(1, tiles(cuts)...)
 	require.NoError(t, err)
-	for _, id := range []shard.ID{0, 1 << 60, 1<<60 + 2} {
+	for _, id := range []shard.ID{0, 1 << 60, 1<<60 + 2, 1<<62 + 70, 1<<62 + 1e6, 1<<64 - 1} {
 		require.Zero(t, testing.AllocsPerRun(100, func() { m.Lookup(id) }))
 	}
+}
+
+func TestGroupSortsPositionsByShard(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMap(t, 1, anyTiles().Draw(t, "shards")...)
+		ids := rapid.SliceOf(anyID()).Draw(t, "ids")
+		want := map[string][]int{}
+		for i, id := range ids {
+			name := m.Lookup(id).Name
+			want[name] = append(want[name], i)
+		}
+		got := map[string][]int{}
+		last := shard.ID(0)
+		for s, positions := range m.Group(ids) {
+			require.NotContains(t, got, s.Name)
+			require.GreaterOrEqual(t, s.Range.Start, last)
+			last = s.Range.Start
+			got[s.Name] = append(positions, -1)[:len(positions)] // to append to it harms no other
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+// newMap is NewMap for shards that are right.
+func newMap(t require.TestingT, epoch uint64, shards ...shard.Shard) *shard.Map {
+	m, err := shard.NewMap(epoch, shards...)
+	require.NoError(t, err)
+	return m
 }

@@ -75,7 +75,7 @@ type Router[K, N any] struct {
 
 // NewRouter makes a router that starts with map m. It calls open once for each node of the
 // map, and later once for each node that a newer map adds, and keeps the handle for as
-// long as a shard is on the node. Open should check the name and return without waiting
+// long as a shard is on the node; a node that went and comes back is opened anew. Open should check the name and return without waiting
 // for the network, as [database/sql.Open] does: an update waits for it, and a map with a
 // node that it refuses is refused whole.
 //
@@ -128,14 +128,11 @@ func (r *Router[K, N]) Snapshot() Snapshot[N] { return Snapshot[N]{r.current.Loa
 // refuses with [ErrUnknownNode], the zero Map or nil with [ErrBadMap]. Nothing of a refused
 // map takes effect. Calls that are under way keep the map that they began with.
 func (r *Router[K, N]) Update(m *Map) error {
-	if m == nil || m.Len() == 0 {
-		return fmt.Errorf("%w: no map to update to", ErrBadMap)
-	}
 	old, changed, err := r.replace(m)
 	switch {
 	case err != nil:
 		r.stats.refused.Add(1)
-		r.options.Log.Warn("shard: map refused", "epoch", m.Epoch(), "error", err)
+		r.options.Log.Warn("shard: map refused", "error", err)
 	case changed:
 		r.stats.updates.Add(1)
 		r.options.Log.Info("shard: map in use", "epoch", m.Epoch(), "shards", m.Len())
@@ -148,6 +145,9 @@ func (r *Router[K, N]) Update(m *Map) error {
 
 // replace swaps the snapshots under the lock of updates.
 func (r *Router[K, N]) replace(m *Map) (old *snapshot[N], changed bool, err error) {
+	if m == nil || m.Len() == 0 {
+		return nil, false, fmt.Errorf("%w: expected a map with shards", ErrBadMap)
+	}
 	r.updating.Lock()
 	defer r.updating.Unlock()
 	old = r.current.Load()
@@ -188,7 +188,7 @@ func (r *Router[K, N]) openAll(m *Map, old *snapshot[N]) (*snapshot[N], error) {
 			for _, name := range opened {
 				next.dropNode(name)
 			}
-			return nil, fmt.Errorf("%w %q of shard %q: %w", ErrUnknownNode, node, shards[0].Name, err)
+			return nil, fmt.Errorf("%w %q of shard %q in the map of epoch %d: %w", ErrUnknownNode, node, shards[0].Name, m.epoch, err)
 		}
 		next.nodes[node] = handle
 		opened = append(opened, node)
