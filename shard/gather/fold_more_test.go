@@ -41,7 +41,7 @@ func TestVarianceLaws(t *testing.T) {
 			}
 			return sql.Null[float64]{V: moments(rows).M2 / float64(len(rows)-less), Valid: true}
 		}
-		check(t, aFold[float64, gather.Moments, sql.Null[float64]]{
+		lawful(t, aFold[float64, gather.Moments, sql.Null[float64]]{
 			fold: f, row: rapid.Float64Range(-1e3, 1e3), part: moments, want: want,
 			near: func(a, b sql.Null[float64]) bool { return a.Valid == b.Valid && nearly(a.V, b.V, 1e3) },
 			same: sameMoments, any: true, copy: same[gather.Moments],
@@ -114,7 +114,7 @@ func TestTopKLaws(t *testing.T) {
 			slices.SortStableFunc(rows, byKey)
 			return rows[:min(k, len(rows))]
 		}
-		check(t, aFold[row, []row, []row]{
+		lawful(t, aFold[row, []row, []row]{
 			fold: f,
 			row: rapid.Custom(func(t *rapid.T) row {
 				return row{key: rapid.IntRange(0, 5).Draw(t, "key"), pos: rapid.Int().Draw(t, "pos")}

@@ -98,8 +98,8 @@ func mapped[K comparable, V, W any](m map[K]V, f func(V) W) map[K]W {
 	return out
 }
 
-// check holds the fold, and its groups, to the laws.
-func check[T, P, R any](t *testing.T, c aFold[T, P, R]) {
+// lawful holds the fold, and its groups, to the laws.
+func lawful[T, P, R any](t *testing.T, c aFold[T, P, R]) {
 	t.Helper()
 	rapid.Check(t, c.laws)
 	rapid.Check(t, grouped(c).laws)
@@ -118,11 +118,11 @@ func sumOf[T gather.Number](rows []T) (sum T) {
 
 func TestSumLaws(t *testing.T) {
 	t.Parallel()
-	check(t, aFold[int64, int64, int64]{
+	lawful(t, aFold[int64, int64, int64]{
 		fold: gather.Sum[int64](), row: rapid.Int64Range(-1000, 1000), part: sumOf[int64], want: sumOf[int64],
 		near: equal[int64], same: equal[int64], any: true, copy: same[int64],
 	})
-	check(t, aFold[uint8, uint8, uint8]{
+	lawful(t, aFold[uint8, uint8, uint8]{
 		fold: gather.Sum[uint8](), row: rapid.Uint8Range(0, 5), part: sumOf[uint8], want: sumOf[uint8],
 		near: equal[uint8], same: equal[uint8], any: true, copy: same[uint8],
 	})
@@ -176,7 +176,7 @@ func TestSumOfFloatsIsIEEEInTheOrderOfTheShards(t *testing.T) {
 func TestCountLaws(t *testing.T) {
 	t.Parallel()
 	count := func(rows []int) int64 { return int64(len(rows)) }
-	check(t, aFold[int, int64, int64]{
+	lawful(t, aFold[int, int64, int64]{
 		fold: gather.Count(), row: rapid.Int(), part: count, want: count,
 		near: equal[int64], same: equal[int64], any: true, copy: same[int64],
 	})
@@ -189,7 +189,7 @@ func TestCountLaws(t *testing.T) {
 
 func TestAvgLaws(t *testing.T) {
 	t.Parallel()
-	check(t, aFold[int32, gather.Mean[int64], sql.Null[float64]]{
+	lawful(t, aFold[int32, gather.Mean[int64], sql.Null[float64]]{
 		fold: gather.Avg[int64](), row: rapid.Int32(),
 		part: func(rows []int32) gather.Mean[int64] {
 			p := gather.Mean[int64]{Count: int64(len(rows))}
@@ -236,7 +236,7 @@ func TestMinAndMaxLaws(t *testing.T) {
 	t.Parallel()
 	of := func(f gather.Fold[sql.Null[string], sql.Null[string]], pick func([]string) string) {
 		part := func(rows []string) sql.Null[string] { return nullOf(rows, pick) }
-		check(t, aFold[string, sql.Null[string], sql.Null[string]]{
+		lawful(t, aFold[string, sql.Null[string], sql.Null[string]]{
 			fold: f, row: rapid.StringN(0, 3, -1), part: part, want: part,
 			near: equal[sql.Null[string]], same: equal[sql.Null[string]], any: true, copy: same[sql.Null[string]],
 		})
@@ -267,7 +267,7 @@ func TestMinAndMaxHaveNaNAboveAllNumbers(t *testing.T) {
 		new(gather.Min[float64]()): pgMin, new(gather.Max[float64]()): pgMax,
 	} {
 		part := func(rows []float64) sql.Null[float64] { return nullOf(rows, pick) }
-		check(t, aFold[float64, sql.Null[float64], sql.Null[float64]]{
+		lawful(t, aFold[float64, sql.Null[float64], sql.Null[float64]]{
 			fold: *f, row: number, part: part, want: part, near: equal, same: equal, any: true, copy: func(p sql.Null[float64]) sql.Null[float64] { return p },
 		})
 	}

@@ -32,7 +32,7 @@ func TestDistinctLaws(t *testing.T) {
 	t.Parallel()
 	sameBytes := func(a, b *gather.Sketch) bool { return slices.Equal(marshal(t, a), marshal(t, b)) }
 	estimate := func(hashes []uint64) int64 { return int64(math.Round(sketchOf(hashes).Estimate())) }
-	check(t, aFold[uint64, *gather.Sketch, int64]{
+	lawful(t, aFold[uint64, *gather.Sketch, int64]{
 		fold: gather.Distinct(), row: rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(0, 20)),
 		part: sketchOf, want: estimate, near: equal[int64], same: sameBytes, any: true,
 		copy: func(s *gather.Sketch) *gather.Sketch {
