@@ -121,12 +121,11 @@ func parseBoundary(s string) (ID, error) {
 // maxEven is the most shards that Vitess names: four digits a boundary.
 const maxEven = 1 << 16
 
-// EvenRanges cuts the ring into n ranges of nearly equal size, in order, with
-// the boundaries that Vitess's GenerateShardRanges chooses: multiples of 1/256 of
-// the ring for up to 256 shards, of 1/65536 above, rounded down from the same
-// floating-point product. Where that product stops Vitess's last shard short of
-// the end of the ring (n = 49 is the first), the last range here still ends at
-// the end.
+// EvenRanges cuts the ring into n ranges of nearly equal size, in order, with the
+// boundaries that GenerateShardRanges of Vitess 0.24 chooses: the i-th is i/n of the
+// ring, rounded down to 1/256 of it for up to 256 shards and to 1/65536 above.
+// Older releases rounded otherwise and put a few boundaries, as the 49th of 98, one
+// step lower.
 //
 // It returns an error that wraps [ErrBadCount] if n is not in 1..65536.
 func EvenRanges(n int) ([]Range, error) {
@@ -137,10 +136,9 @@ func EvenRanges(n int) ([]Range, error) {
 	if n > steps {
 		steps, width = maxEven, 48
 	}
-	size := float64(steps) / float64(n) // not exact, and Vitess's cuts depend on that
 	ranges := make([]Range, n)
 	for i := 1; i < n; i++ {
-		cut := ID(float64(i)*size) << width
+		cut := ID(uint64(i)*uint64(steps)/uint64(n)) << width
 		ranges[i-1].End, ranges[i].Start = cut, cut
 	}
 	return ranges, nil
