@@ -216,3 +216,93 @@ func TestMergePassesOnAPanicOfAStream(t *testing.T) {
 	})
 	require.Equal(t, 1, ended)
 }
+
+// inBatches cuts rows into batches of drawn sizes, all of which fill one buffer, and ends in
+// err, with the last rows or on its own.
+func inBatches(t *rapid.T, rows []row, err error) func() ([]row, error) {
+	buf := make([]row, 0, 100)
+	size := rapid.IntRange(1, 100).Draw(t, "size")
+	together := rapid.Bool().Draw(t, "rows and error together")
+	ended := false
+	return func() ([]row, error) {
+		if ended {
+			panic("called after its end")
+		}
+		clear(buf[:cap(buf)]) // nothing of the last batch is still needed
+		buf = append(buf[:0], rows[:min(size, len(rows))]...)
+		rows = rows[len(buf):]
+		if len(buf) > 0 && !(together && len(rows) == 0 && err != nil) {
+			return buf, nil
+		}
+		ended = true
+		return buf, err
+	}
+}
+
+func TestMergeBatchesEqualsMerge(t *testing.T) {
+	t.Parallel()
+	boom := errors.New("boom")
+	rapid.Check(t, func(t *rapid.T) {
+		streams := anyStreams().Draw(t, "streams")
+		torn := rapid.IntRange(-1, len(streams)-1).Draw(t, "torn")
+		in, batched := seqs(streams), make([]func() ([]row, error), len(streams))
+		for i := range streams {
+			var err error
+			if i == torn {
+				err = boom
+				in[i] = failing(streams[i], boom)
+			}
+			batched[i] = inBatches(t, streams[i], err)
+		}
+		want, wantErr := collect(gather.Merge(byKey, in...))
+		rows, err := collect(gather.MergeBatches(byKey, batched...))
+		require.Equal(t, want, rows)
+		require.Equal(t, wantErr, err)
+	})
+}
+
+// Where in a batch the step back is makes no difference, nor how often its stream has won.
+func TestMergeBatchesRefusesAnUnorderedStream(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		streams := append(anyStreams().Draw(t, "streams"), []row{})
+		bad := rapid.IntRange(0, len(streams)-1).Draw(t, "bad")
+		at := rapid.IntRange(0, len(streams[bad])).Draw(t, "at")
+		streams[bad] = slices.Insert(slices.Clone(streams[bad]), at, row{30, bad, -1}, row{rapid.IntRange(0, 29).Draw(t, "to"), bad, -2})
+		in := make([]func() ([]row, error), len(streams))
+		for i := range streams {
+			in[i] = inBatches(t, streams[i], nil)
+		}
+		rows, err := collect(gather.MergeBatches(byKey, in...))
+		require.ErrorIs(t, err, gather.ErrUnordered)
+		require.True(t, slices.IsSortedFunc(rows, byKey), "what came before is in order")
+	})
+}
+
+// A row costs no allocation.
+func TestMergeBatchesAllocatesNothingARow(t *testing.T) {
+	merge := func(rows int) float64 {
+		buf := make([]row, 100)
+		return testing.AllocsPerRun(10, func() {
+			in := make([]func() ([]row, error), 4)
+			for i := range in {
+				left := rows
+				in[i] = func() ([]row, error) {
+					n := min(left, len(buf))
+					left -= n
+					return buf[:n], nil
+				}
+			}
+			n := 0
+			for _, err := range gather.MergeBatches(byKey, in...) {
+				if err == nil {
+					n++
+				}
+			}
+			if n != 4*rows {
+				panic(n)
+			}
+		})
+	}
+	require.Equal(t, merge(1), merge(10_000))
+}
