@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -47,6 +48,22 @@ func BenchmarkMerge(b *testing.B) {
 		run("floor", func(yield func(int) bool) { mergeHeap(streams, yield) })
 		run("merge", func(yield func(int) bool) {
 			for v, err := range gather.Merge(cmp.Compare[int], in...) {
+				if err != nil || !yield(v) {
+					return
+				}
+			}
+		})
+		run("batches", func(yield func(int) bool) {
+			from := make([]func() ([]int, error), k)
+			for i := range from {
+				left := streams[i]
+				from[i] = func() ([]int, error) {
+					batch := left[:min(64, len(left))]
+					left = left[len(batch):]
+					return batch, nil
+				}
+			}
+			for v, err := range gather.MergeBatches(cmp.Compare[int], from...) {
 				if err != nil || !yield(v) {
 					return
 				}
@@ -115,14 +132,72 @@ func BenchmarkScatter(b *testing.B) {
 			wg.Wait()
 		}
 	})
-	for _, concurrency := range []int{1, 4, 16} {
-		b.Run(fmt.Sprintf("impl=scatter/shards=16/concurrency=%d", concurrency), func(b *testing.B) {
+	scatter := func(impl string, o gather.Options) {
+		b.Run(fmt.Sprintf("impl=%s/shards=16/concurrency=%d", impl, o.Concurrency), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := gather.Scatter(b.Context(), m.All(), fn, gather.Options{Concurrency: concurrency}); err != nil {
+				if _, err := gather.Scatter(b.Context(), m.All(), fn, o); err != nil {
 					b.Fatal(err)
 				}
 			}
+		})
+	}
+	for _, concurrency := range []int{1, 4, 16} {
+		scatter("scatter", gather.Options{Concurrency: concurrency})
+	}
+	scatter("bulkhead", gather.Options{Concurrency: 4, Bulkhead: new(gather.Bulkhead)})
+	scatter("hedge", gather.Options{Concurrency: 4, Hedge: &gather.Hedge{After: time.Minute}})
+}
+
+// BenchmarkScatterNodes calls the nodes of 64 shards, which answer at once. With as many
+// nodes as shards it is a Scatter.
+func BenchmarkScatterNodes(b *testing.B) {
+	for _, nodes := range []int{1, 4, 64} {
+		names := make([]string, nodes)
+		for i := range names {
+			names[i] = fmt.Sprint(i)
+		}
+		m := nodeMap(b, 64, names...)
+		b.Run(fmt.Sprintf("shards=64/nodes=%d", nodes), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := gather.ScatterNodes(b.Context(), m.ByNode(), func(_ context.Context, _ string, shards []*shard.Shard) (int, error) {
+					return len(shards), nil
+				}, gather.Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkStream merges the rows of 16 shards that cost nothing to read. Rows that are
+// read by one goroutine and merged by another cost more than in a Merge: what a query costs
+// is what runs beside it.
+func BenchmarkStream(b *testing.B) {
+	const shards = 16
+	m := evenMap(b, shards)
+	rows := make([][]int, shards)
+	for i := range rows {
+		for j := range benchRows {
+			rows[i] = append(rows[i], j*shards+i)
+		}
+	}
+	for _, limit := range []int{0, 50} {
+		b.Run(fmt.Sprintf("shards=16/limit=%d", limit), func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				for _, err := range gather.Stream(b.Context(), m.All(), cmp.Compare[int], func(_ context.Context, s *shard.Shard) iter.Seq2[int, error] {
+					return gather.Rows(rows[index(s)])
+				}, gather.Options{Limit: limit}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					n++
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/row")
 		})
 	}
 }
