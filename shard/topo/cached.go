@@ -25,7 +25,8 @@ type CachedOptions struct {
 //
 // The file is a memory and no authority, with one exception: it never goes back. A map of
 // the source that is older than the one in the file, after a restore of the source say,
-// is an error, and the file's is used. A file that is no map is reported by Watch,
+// is an error, and the file's is used. If both have one epoch and differ, the source's is
+// used, unless a watch has yielded the file's already, and Watch reports it. A file that is no map is reported by Watch,
 // ignored, and replaced by the next map. A file that cannot be written is reported and
 // stops no map.
 //
@@ -207,18 +208,17 @@ func (w *cachedWatch) hear(s said) bool {
 	if w.kept != nil && m.Epoch() < w.kept.Epoch() && !w.yieldKept() {
 		return false
 	}
-	switch newer, err := m.Supersedes(w.newest); {
-	case err != nil:
-		return w.yield(nil, fmt.Errorf("topo: the source is behind or beside file %s: %w", w.file.path, err))
-	case newer:
-		w.kept, w.newest = nil, m
-		if !w.yield(m, nil) {
-			return false
-		}
+	newer, err := m.Supersedes(w.newest)
+	if err != nil {
+		return w.yield(nil, fmt.Errorf("topo: the source is at odds with file %s: %w", w.file.path, err))
 	}
-	// The router has the map before the disk, which may be slow.
-	if err := w.keep(w.ctx, m); err != nil && w.ctx.Err() == nil {
+	more := true
+	if newer {
+		w.kept, w.newest = nil, m
+		more = w.yield(m, nil) // before it is on the disk, which may be slow
+	}
+	if err := w.keep(w.ctx, m); err != nil && more && w.ctx.Err() == nil {
 		return w.yield(nil, err)
 	}
-	return true
+	return more
 }
