@@ -33,6 +33,7 @@ var databases = map[string]func(testing.TB) *sql.DB{
 func open(t testing.TB, driver, dsn string) *sql.DB {
 	db, err := sql.Open(driver, dsn)
 	require.NoError(t, err)
+	db.SetMaxIdleConns(32) // a scatter uses many at once, and to connect takes longer than to ask
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
 }
