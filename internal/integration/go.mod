@@ -6,11 +6,14 @@ require (
 	github.com/evenkeel-go/evenkeel v0.0.0
 	github.com/evenkeel-go/evenkeel/coalesce/redislease v0.0.0
 	github.com/evenkeel-go/evenkeel/internal/testserver v0.0.0
+	github.com/evenkeel-go/evenkeel/shard/etcdtopo v0.0.0
+	github.com/evenkeel-go/evenkeel/shard/pgxtopo v0.0.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/ncruces/go-sqlite3 v0.37.0
 	github.com/redis/rueidis v1.0.79
 	github.com/stretchr/testify v1.12.1
+	golang.org/x/sync v0.24.0
 	modernc.org/sqlite v1.62.0
 	pgregory.net/rapid v1.3.0
 )
@@ -38,7 +41,6 @@ require (
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
@@ -52,3 +54,7 @@ replace github.com/evenkeel-go/evenkeel => ../..
 replace github.com/evenkeel-go/evenkeel/coalesce/redislease => ../../coalesce/redislease
 
 replace github.com/evenkeel-go/evenkeel/internal/testserver => ../testserver
+
+replace github.com/evenkeel-go/evenkeel/shard/etcdtopo => ../../shard/etcdtopo
+
+replace github.com/evenkeel-go/evenkeel/shard/pgxtopo => ../../shard/pgxtopo
