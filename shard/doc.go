@@ -25,10 +25,27 @@
 //	)
 //	s := m.Lookup(shard.XXHash("channel:42")) // s.Node holds the channel
 //
-// A map is immutable and carries an epoch. To change the topology, build the
-// next map with a higher epoch and publish it behind an [sync/atomic.Pointer];
-// readers load the pointer once for each operation, so that no operation sees
+// A map is immutable and carries an epoch. [Map.Split], [Map.Merge] and [Map.Move] build
+// the next one, and a [Router] serves keys by the newest: it holds the map and the
+// handles of its nodes as one snapshot behind one atomic pointer, so that no operation sees
 // two topologies.
+//
+//	r, err := shard.NewRouter(shard.XXHash, m, openDB, shard.RouterOptions[*sql.DB]{})
+//	go r.Follow(ctx, source) // newer maps, from a table, a file, etcd: package topo
+//	...
+//	err = r.Do(ctx, "channel:42", func(ctx context.Context, t shard.Target[*sql.DB]) error {
+//		return insert(ctx, t.Node, t.Epoch, message) // a *shard.StaleError if the fence refuses
+//	})
+//
+// # Which hash
+//
+// [XXHash] if nothing speaks against it. [PGText], [PGInt8] or [PGUUID] if PostgreSQL is to
+// compute the points itself, so that views, copies and scatters select a shard's rows by
+// [Range.SQL] without a column for them. [VitessHash] and [RedisSlot] to share data with
+// those systems. [Jump] and [Rendezvous] are here to compare with.
+//
+// A key of several parts is hashed as a [Tuple], or by [Combine] so that a tenant's keys
+// stay close; what grows for ever in time is cut into [Buckets].
 //
 // # Names
 //
@@ -46,6 +63,8 @@
 // Use it to place data. To spread stateless requests over equal backends, use a
 // load balancer. Do not change the hash once there is data: every key would move.
 //
-// Sources: Vitess (key ranges, the xxhash vindex, shard names), Figma's write-up
-// of its logical and physical sharding (2024).
+// Sources: Vitess (key ranges, vindexes, shard names, buffering at a cutover), Figma's
+// write-up of its logical and physical sharding (2024), Redis Cluster (slots, tags, a
+// stale map corrected by the node), Discord (time buckets, 2017), Segment's ctlstore (a
+// local copy of the topology, 2018).
 package shard
