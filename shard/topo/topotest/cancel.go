@@ -72,12 +72,13 @@ func canceledWhileBlocked(t *testing.T, p Place) {
 	w := Watch(t, p.Open(t))
 	w.Until(1)
 	early := Watch(t, p.Open(t))
+	other, watched := p.Open(t), p.Open(t) // which may ask the place
 	unblock := p.Block(t)
-	late := Watch(t, p.Open(t))
+	late := Watch(t, watched)
 	ctx, cancel := context.WithCancel(soon(t))
 	results := make(chan error, 2)
 	go func() { results <- s.Publish(ctx, NewMap(t, 2, 2, "db")) }()
-	go func() { results <- p.Open(t).Publish(ctx, NewMap(t, 2, 2, "db")) }()
+	go func() { results <- other.Publish(ctx, NewMap(t, 2, 2, "db")) }()
 	early.Stop() // which take a moment, in which the publishers get as far as they can
 	late.Stop()
 	cancel()
