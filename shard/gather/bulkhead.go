@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -108,6 +109,9 @@ func (b *Bulkhead) room(node string) *room {
 // at the first of them. It returns the node, which the caller releases, or the error of
 // the context.
 func (b *Bulkhead) acquire(ctx context.Context, q *queuer, n int, nodes ...string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	b.mu.Lock()
 	q.asking = true
 	for _, node := range nodes {
@@ -252,16 +256,15 @@ func (l *lanes[R]) take(ctx context.Context) *call[R] {
 // rotate moves a node to the end of the list, so that the nodes are asked in turns,
 // or off it.
 func (l *lanes[R]) rotate(node string, more bool) {
-	rest := l.nodes[:0]
-	for _, other := range l.nodes {
-		if other != node {
-			rest = append(rest, other)
-		}
+	if l.nodes[0] == node { // as long as there is room
+		l.nodes = l.nodes[1:]
+	} else {
+		i := slices.Index(l.nodes, node)
+		l.nodes = slices.Delete(l.nodes, i, i+1)
 	}
 	if more {
-		rest = append(rest, node)
+		l.nodes = append(l.nodes, node)
 	}
-	l.nodes = rest
 }
 
 func (l *lanes[R]) leave() { l.bulkhead.leave(l.queuer) }

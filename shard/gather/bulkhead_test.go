@@ -311,3 +311,64 @@ func TestBulkheadSharesAPoolOfOne(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// A stream needs all slots of its node at once. What comes later and needs one does not
+// overtake it, and neither does a hedge.
+func TestBulkheadNobodyOvertakesAStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bulkhead := &gather.Bulkhead{PerNode: 3}
+		hedge := &gather.Hedge{After: 5 * time.Second, Budget: 1}
+		var mu sync.Mutex
+		var order []string
+		begins := func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, name)
+		}
+		hold := func(name string, o gather.Options) func() {
+			return func() {
+				_, _ = gather.Scatter(t.Context(), nodeMap(t, 1, "a").All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
+					begins(fmt.Sprint(name, gather.Attempt(ctx)))
+					return attempt{after: 10 * time.Second}.run(ctx)
+				}, o)
+			}
+		}
+		var all sync.WaitGroup
+		all.Go(hold("first ", gather.Options{Bulkhead: bulkhead, Hedge: hedge}))
+		synctest.Wait()
+		all.Go(func() {
+			_, err := collect(gather.Stream(t.Context(), nodeMap(t, 3, "a").All(), byKey, func(ctx context.Context, _ *shard.Shard) iter.Seq2[row, error] {
+				begins("stream")
+				time.Sleep(time.Second)
+				return query(ctx, make([]row, 10), nil)
+			}, gather.Options{Bulkhead: bulkhead}))
+			require.NoError(t, err)
+		})
+		synctest.Wait()
+		all.Go(hold("later ", gather.Options{Bulkhead: bulkhead}))
+		all.Wait()
+		require.Equal(t, []string{"first 0", "stream", "stream", "stream", "later 0"}, order)
+		require.Equal(t, uint64(1), hedge.Stats().NoRoom)
+	})
+}
+
+func TestBulkheadStreamThatGivesUpLeavesNothingTaken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bulkhead := &gather.Bulkhead{PerNode: 2}
+		var holder sync.WaitGroup
+		holder.Go(func() {
+			_, _ = gather.Scatter(t.Context(), nodeMap(t, 1, "b").All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
+				return attempt{after: time.Minute}.run(ctx)
+			}, gather.Options{Bulkhead: bulkhead})
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := collect(gather.Stream(ctx, nodeMap(t, 6, "c", "b", "a").All(), byKey, func(context.Context, *shard.Shard) iter.Seq2[row, error] { panic("called") }, gather.Options{Bulkhead: bulkhead}))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, map[string]gather.NodeUse{"b": {InUse: 1}}, bulkhead.Stats())
+		holder.Wait()
+	})
+}

@@ -20,15 +20,15 @@ import (
 // call that fails before After has passed is not repeated: a hedge is no retry.
 //
 // The budget is a token bucket. Each call adds Budget to it, a second attempt takes 1,
-// and it begins empty and holds at most 10: of n calls at most n times Budget are
-// repeated, and when everything is slow at once, at most 10 more than that share of
-// the calls made since. So when all nodes are overloaded, hedges add little to it. With a
+// and it begins empty and holds at most 10. So of the first n calls at most n times
+// Budget are repeated, for every n; and of any n calls in a row at most 10 more than that,
+// so that nodes which are slow because they are overloaded are spared. With a
 // [Bulkhead], a second attempt takes a slot of the same node as the first, and is not made
 // if none is free.
 //
-// Share one Hedge among all scatters of a kind: one for each call would never have
-// saved a token. It costs a timer and a context for each call, and must not be copied. It
-// is safe for concurrent use by multiple goroutines.
+// Share one Hedge among all scatters of a kind: one that is new has saved no token. It
+// costs a timer and a context for each call. It must not be copied, nor its fields
+// changed once it is in use. It is safe for concurrent use by multiple goroutines.
 type Hedge struct {
 	// After is how long a call may take before it is made again. It must be above 0. The
 	// 95th percentile of the calls is the usual choice.
@@ -160,16 +160,16 @@ func (s *scatter[R]) hedged(ctx context.Context, c *call[R]) (R, error) {
 	first, endFirst := context.WithCancel(ctx)
 	defer endFirst()
 	r := new(race[R])
-	ended := make(chan struct{})
+	over := make(chan struct{})
 	timer := time.AfterFunc(s.o.Hedge.After, func() {
-		defer close(ended)
+		defer close(over)
 		s.second(ctx, c, r, endFirst)
 	})
 	alone := false
 	defer func() { // fn may have panicked
 		if !alone && !timer.Stop() {
 			r.over()
-			<-ended
+			<-over
 		}
 	}()
 
@@ -180,7 +180,7 @@ func (s *scatter[R]) hedged(ctx context.Context, c *call[R]) (R, error) {
 	if err == nil && r.win() {
 		return value, nil
 	}
-	<-ended
+	<-over
 	switch {
 	case r.won:
 		return r.value, nil

@@ -80,6 +80,25 @@ func TestHedgeTakesTheFirstAnswer(t *testing.T) {
 	}
 }
 
+// An attempt that ignores the end of its context and answers all the same has lost.
+func TestHedgeDiscardsTheLosersAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for loser := range 2 {
+			g, err := gather.Scatter(t.Context(), evenMap(t, 1).All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
+				if n := gather.Attempt(ctx); n != loser {
+					return attempt{after: 3 * time.Second}.run(ctx)
+				}
+				<-ctx.Done()
+				time.Sleep(time.Second)
+				return loser, nil
+			}, gather.Options{Hedge: &gather.Hedge{After: time.Second, Budget: 1}})
+			require.NoError(t, err)
+			require.Equal(t, 1-loser, g.Results[0].Value)
+		}
+	})
+}
+
 // Whichever of two that answer at the same time wins, there is one answer.
 func TestHedgeTies(t *testing.T) {
 	t.Parallel()

@@ -148,6 +148,25 @@ func TestScatterNodesJoinsWhatIsMissingInRingOrder(t *testing.T) {
 	require.Equal(t, []shard.Range{{End: 0x60 << 56}, {Start: 0x80 << 56, End: 0xe0 << 56}}, g.Missing)
 }
 
+// Shards of one's own making may contain one another.
+func TestScatterJoinsWhatIsContained(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ ranges, want []shard.Range }{
+		{[]shard.Range{{Start: 10, End: 20}, {End: 100}, {Start: 30, End: 40}}, []shard.Range{{End: 100}}},
+		{[]shard.Range{{Start: 10, End: 20}, {Start: 5}, {Start: 30}}, []shard.Range{{Start: 5}}},
+		{[]shard.Range{{Start: 10, End: 20}, {Start: 10, End: 30}, {Start: 31}, {End: 9}}, []shard.Range{{End: 9}, {Start: 10, End: 30}, {Start: 31}}},
+	} {
+		var shards []*shard.Shard
+		for _, r := range c.ranges {
+			shards = append(shards, &shard.Shard{Name: r.String(), Range: r})
+		}
+		_, err := gather.Scatter(t.Context(), slices.Values(shards), func(context.Context, *shard.Shard) (int, error) { return 0, errBoom }, gather.Options{})
+		partial, ok := errors.AsType[*gather.PartialError](err)
+		require.True(t, ok)
+		require.Equal(t, c.want, partial.Missing)
+	}
+}
+
 // A shard that is named twice is missing once.
 func TestScatterJoinsWhatOverlaps(t *testing.T) {
 	t.Parallel()
