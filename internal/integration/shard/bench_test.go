@@ -45,7 +45,9 @@ func logical(b testing.TB) map[string]func(context.Context) ([]int64, error) {
 	m, err := shard.NewMap(1, shards...)
 	require.NoError(b, err)
 	return map[string]func(context.Context) ([]int64, error){
-		"single": func(ctx context.Context) ([]int64, error) { return first20(ctx, db, "SELECT k, v FROM single ORDER BY k LIMIT 20") },
+		"single": func(ctx context.Context) ([]int64, error) {
+			return first20(ctx, db, "SELECT k, v FROM single ORDER BY k LIMIT 20")
+		},
 		"errgroup": func(ctx context.Context) ([]int64, error) {
 			parts := make([][]int64, m.Len())
 			g, ctx := errgroup.WithContext(ctx)

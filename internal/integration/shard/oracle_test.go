@@ -224,11 +224,12 @@ func (w *world) checkMultiGet(t *rapid.T) {
 	}
 	groups := maps.Collect(w.m.Group(points))
 	in := func(positions []int) string {
-		list := "'no such'"
+		var list strings.Builder
+		list.WriteString("'no such'")
 		for _, i := range positions {
-			list += ", '" + channels[i] + "'"
+			list.WriteString(", '" + channels[i] + "'")
 		}
-		return "channel IN (" + list + ")"
+		return "channel IN (" + list.String() + ")"
 	}
 	found, err := gather.Scatter(t.Context(), maps.Keys(groups), func(ctx context.Context, s *shard.Shard) ([]message, error) {
 		return w.read(ctx, w.nodes[s.Node], in(groups[s]))
