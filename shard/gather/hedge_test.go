@@ -105,15 +105,37 @@ func TestHedgeTies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hedge := &gather.Hedge{After: time.Second, Budget: 1}
 		for _, first := range []attempt{{after: time.Second}, {after: 3 * time.Second}} {
+			started := time.Now()
 			g, err := gather.Scatter(t.Context(), evenMap(t, 50).All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
 				return []attempt{first, {after: 2 * time.Second}}[gather.Attempt(ctx)].run(ctx)
 			}, gather.Options{Hedge: hedge, Concurrency: 50})
 			require.NoError(t, err)
 			require.Len(t, g.Results, 50)
+			require.Equal(t, first.after, time.Since(started), "the loser ends with it, also one that had not begun")
 		}
 		stats := hedge.Stats()
 		require.LessOrEqual(t, stats.Wins, stats.Hedges)
 		require.Equal(t, uint64(100), stats.Calls)
+	})
+}
+
+// As above, of a first attempt that panics in the moment in which the second is due.
+func TestHedgeTiesWithAPanic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for range 100 {
+			started := time.Now()
+			require.Panics(t, func() {
+				_, _ = gather.Scatter(t.Context(), evenMap(t, 1).All(), func(ctx context.Context, _ *shard.Shard) (int, error) {
+					if gather.Attempt(ctx) == 1 {
+						return attempt{after: time.Second}.run(ctx)
+					}
+					time.Sleep(time.Second)
+					panic(errBoom)
+				}, gather.Options{Hedge: &gather.Hedge{After: time.Second, Budget: 1}})
+			})
+			require.Equal(t, time.Second, time.Since(started))
+		}
 	})
 }
 

@@ -369,7 +369,7 @@ func TestStreamBoundsTheWaitForARowAndNotTheConsumer(t *testing.T) {
 			return n, last
 		}
 		o := gather.Options{ShardTimeout: 100 * time.Millisecond, MinFraction: 0.5}
-		for _, stall = range []int{1, 64, 128, 150} { // also right after it has waited for the consumer
+		for _, stall = range []int{1, 63, 64, 65, 66, 150} { // also right after it has waited for the consumer
 			_, err := consume(o)
 			require.EqualError(t, err, "gather: torn stream: 0 of 2 shards were read to the end: shard 80-: no row within 100ms: context deadline exceeded")
 			require.ErrorIs(t, err, context.DeadlineExceeded)
