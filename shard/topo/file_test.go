@@ -1,13 +1,18 @@
+//go:build unix
+
 package topo_test
 
 import (
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/topo"
 	"github.com/evenkeel-go/evenkeel/shard/topo/topotest"
 )
@@ -36,4 +41,166 @@ func filePlace(t testing.TB) topotest.Place {
 func TestFileIsAStore(t *testing.T) {
 	t.Parallel()
 	topotest.Run(t, filePlace)
+}
+
+func TestNewFileRefusesOptions(t *testing.T) {
+	t.Parallel()
+	_, err := topo.NewFile("", topo.FileOptions{})
+	require.ErrorContains(t, err, "path")
+	for _, poll := range []time.Duration{-1, time.Millisecond - 1} {
+		_, err = topo.NewFile("shards.json", topo.FileOptions{Poll: poll})
+		require.ErrorContains(t, err, "FileOptions.Poll is "+poll.String()+", expected")
+	}
+}
+
+// What is at the path and is no file is an error, at once, and nothing is put over it.
+func TestFileRefusesWhatIsNoFile(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	pipe := filepath.Join(folder, "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	for _, path := range []string{folder, pipe, filepath.Join(pipe, "shards.json")} {
+		f := openFile(t, path)
+		_, err := f.Load(t.Context())
+		require.ErrorContains(t, err, path)
+		require.NotErrorIs(t, err, topo.ErrNoMap)
+		require.ErrorContains(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")), path)
+		require.ErrorContains(t, topotest.Watch(t, f).AnyError(), path)
+	}
+}
+
+func TestFileWithoutAFolder(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "later")
+	f := openFile(t, filepath.Join(folder, "shards.json"))
+	_, err := f.Load(t.Context())
+	require.ErrorIs(t, err, topo.ErrNoMap)
+	require.ErrorContains(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")), f.Path())
+	w := topotest.Watch(t, f)
+	w.Error(topo.ErrNoMap)
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")))
+	w.Until(1)
+}
+
+// Publish leaves the map, its lock and nothing else, keeps the permissions, and replaces
+// what a killed publisher left, be it a link to elsewhere.
+func TestFilePublishLeavesOrder(t *testing.T) {
+	t.Parallel()
+	folder, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+	path := filepath.Join(folder, "shards.json")
+	require.NoError(t, os.WriteFile(elsewhere, []byte("precious"), 0o600))
+	require.NoError(t, os.Symlink(elsewhere, path+".tmp"))
+	f := openFile(t, path)
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")))
+	text, err := os.ReadFile(elsewhere)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(text))
+
+	require.NoError(t, os.Chmod(path, 0o640))
+	require.NoError(t, os.WriteFile(path+".tmp", []byte("half a ma"), 0o600))
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 2, 2, "db")))
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o640), info.Mode())
+	entries, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	require.Len(t, entries, 2)
+	require.Equal(t, "shards.json", entries[0].Name())
+	require.Equal(t, "shards.json.lock", entries[1].Name())
+}
+
+// A refused map does not touch the file.
+func TestFileRefusedMapWritesNothing(t *testing.T) {
+	t.Parallel()
+	f := openFile(t, filepath.Join(t.TempDir(), "shards.json"))
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 5, 2, "db")))
+	before, err := os.Stat(f.Path())
+	require.NoError(t, err)
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 5, 2, "db")))
+	require.Error(t, f.Publish(t.Context(), topotest.NewMap(t, 5, 2, "other")))
+	require.Error(t, f.Publish(t.Context(), topotest.NewMap(t, 4, 2, "db")))
+	after, err := os.Stat(f.Path())
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after), "it is the same file")
+	require.Equal(t, before.ModTime(), after.ModTime())
+}
+
+// An edit that leaves length, time and inode as they were is noticed.
+func TestFileWatchReadsTheContent(t *testing.T) {
+	t.Parallel()
+	f := openFile(t, filepath.Join(t.TempDir(), "shards.json"))
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")))
+	w := topotest.Watch(t, f)
+	w.Until(1)
+	info, err := os.Stat(f.Path())
+	require.NoError(t, err)
+	text, err := os.ReadFile(f.Path())
+	require.NoError(t, err)
+	file, err := os.OpenFile(f.Path(), os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString(strings.Replace(string(text), `"epoch":1`, `"epoch":2`, 1))
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	require.NoError(t, os.Chtimes(f.Path(), info.ModTime(), info.ModTime()))
+	w.Until(2)
+}
+
+// A file that went back to an older map, or to none, is reported and not followed.
+func TestFileWatchNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	f := openFile(t, filepath.Join(t.TempDir(), "shards.json"))
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 1, 2, "db")))
+	backup, err := os.ReadFile(f.Path())
+	require.NoError(t, err)
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 2, 2, "db")))
+	w := topotest.Watch(t, f)
+	w.Until(2)
+	require.NoError(t, os.WriteFile(f.Path(), backup, 0o600))
+	require.ErrorContains(t, w.Error(shard.ErrStaleMap), f.Path())
+	require.NoError(t, os.Remove(f.Path()))
+	require.ErrorContains(t, w.Error(topo.ErrNoMap), f.Path())
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 2, 4, "of another history")))
+	require.ErrorContains(t, w.Error(shard.ErrSplitBrain), f.Path())
+	require.NoError(t, f.Publish(t.Context(), topotest.NewMap(t, 3, 2, "db")))
+	w.Until(3)
+	require.Empty(t, w.Maps())
+}
+
+// Garbage is an error that says so, and whatever is read as a map is one, which comes
+// back as it is when it is published.
+func FuzzFile(f *testing.F) {
+	for _, n := range []int{1, 2, 7} {
+		text, err := topotest.NewMap(f, uint64(n), n, "db").MarshalJSON()
+		require.NoError(f, err)
+		f.Add(text)
+		f.Add(text[:len(text)/2])
+	}
+	f.Add([]byte(`{"version":1,"epoch":3,"shards":[{"range":"-80","node":"a"},{"name":"x","range":"80-"}]}`))
+	folder := f.TempDir()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		read := openFile(t, filepath.Join(folder, "read.json"))
+		require.NoError(t, os.WriteFile(read.Path(), text, 0o600))
+		m, err := read.Load(t.Context())
+		if err != nil {
+			require.ErrorIs(t, err, shard.ErrBadMap)
+			require.ErrorContains(t, err, read.Path())
+			return
+		}
+		var shards []shard.Shard
+		for s := range m.All() {
+			shards = append(shards, *s)
+		}
+		again, err := shard.NewMap(m.Epoch(), shards...)
+		require.NoError(t, err)
+		require.Equal(t, m.Digest(), again.Digest())
+		require.NoError(t, read.Publish(t.Context(), m), "it is there already")
+		written := openFile(t, filepath.Join(folder, "written.json"))
+		require.NoError(t, os.RemoveAll(written.Path()))
+		require.NoError(t, written.Publish(t.Context(), m))
+		again, err = written.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, m.Epoch(), again.Epoch())
+		require.Equal(t, m.Digest(), again.Digest())
+	})
 }
