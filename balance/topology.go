@@ -6,6 +6,8 @@ import (
 	"hash/fnv"
 	"slices"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/internal/mix"
 )
 
 // Zone prefers the backends of the caller's own zone: its traffic crosses no zone's
@@ -117,10 +119,7 @@ func (s Subset) slice(ring []reached) []reached {
 func place(id string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(id))
-	x := h.Sum64()
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
+	return mix.Bits(h.Sum64())
 }
 
 // overprovision is the factor by which a zone may take more than its usual load

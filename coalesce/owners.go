@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/evenkeel-go/evenkeel/internal/mix"
 )
 
 // Owners says which node of a fleet owns a key, so that all requests for the key
@@ -145,17 +147,9 @@ func (o *Owners[N]) Ranked(key string) iter.Seq[Node[N]] {
 // node's rate; or, if all rates are equal, a uniform one in the same order.
 func (f *fleet[N]) draw(hash uint64, i int) float64 {
 	// 52 bits and a half: exact, and neither 0 nor 1.
-	u := (float64(mix(hash^f.hashes[i])>>12) + 0.5) / (1 << 52)
+	u := (float64(mix.Bits(hash^f.hashes[i])>>12) + 0.5) / (1 << 52)
 	if f.uniform {
 		return 1 - u
 	}
 	return -math.Log(u) / f.rates[i]
-}
-
-// mix is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast Splittable
-// Pseudorandom Number Generators", 2014): every bit of x changes every bit of it.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

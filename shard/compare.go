@@ -1,5 +1,7 @@
 package shard
 
+import "github.com/evenkeel-go/evenkeel/internal/mix"
+
 // Jump returns the bucket of a point among n, 0 to n-1, by jump consistent hash
 // (Lamping and Veach, "A Fast, Minimal Memory, Consistent Hash Algorithm", 2014). When
 // n grows by one, one key in n+1 moves, all of them to the new bucket; no other bucket
@@ -32,18 +34,10 @@ func Jump(id ID, n int) int {
 func Rendezvous(id ID, nodes []string) int {
 	best, most := -1, uint64(0)
 	for i, node := range nodes {
-		weight := mix(uint64(id) ^ uint64(XXHash(node)))
+		weight := mix.Bits(uint64(id) ^ uint64(XXHash(node)))
 		if best < 0 || weight > most || weight == most && node < nodes[best] {
 			best, most = i, weight
 		}
 	}
 	return best
-}
-
-// mix is the finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the
-// result depends on every bit of x.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"github.com/evenkeel-go/evenkeel/internal/mix"
 )
 
 // Sketch counts distinct values in a fixed space: a HyperLogLog (Flajolet, Fusy,
@@ -44,17 +46,9 @@ const (
 // unique, as snowflakes, may serve as their own, and so may the points of one shard's
 // range. It costs a few nanoseconds in a dense sketch, and a search in a sparse one.
 func (s *Sketch) Add(hash uint64) {
-	hash = mix(hash)
+	hash = mix.Bits(hash) // the points of a shard share their leading bits, which choose the register
 	rank := bits.LeadingZeros64(hash<<sketchBits|1<<(sketchBits-1)) + 1
 	s.set(uint32(hash>>tailBits), uint8(rank))
-}
-
-// mix is the finalizer of SplitMix64 (D. Stafford's variant 13), a permutation. The
-// points of a shard share their leading bits, from which the register is taken.
-func mix(h uint64) uint64 {
-	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
-	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
 }
 
 func (s *Sketch) set(register uint32, rank uint8) {
