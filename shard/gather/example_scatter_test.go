@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/shard"
@@ -50,14 +51,11 @@ func ExampleScatter() {
 func ExampleScatterNodes() {
 	found, err := gather.ScatterNodes(context.Background(), exampleNodes().ByNode(),
 		func(_ context.Context, node string, shards []*shard.Shard) (string, error) {
-			query := "SELECT count(*) FROM users WHERE "
-			for i, s := range shards {
-				if i > 0 {
-					query += " OR "
-				}
-				query += "hash in " + s.Range.String()
+			var where []string
+			for _, s := range shards {
+				where = append(where, "hash in "+s.Range.String()) // or s.Range.SQL
 			}
-			return query, nil
+			return "SELECT count(*) FROM users WHERE " + strings.Join(where, " OR "), nil
 		}, gather.Options{})
 	for _, r := range found.Results {
 		fmt.Println(r.Node, r.Value)
