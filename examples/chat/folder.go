@@ -1,11 +1,10 @@
 package main
 
 import (
+	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver" // registers "sqlite3"
 
 	"github.com/evenkeel-go/evenkeel/shard"
+	"github.com/evenkeel-go/evenkeel/shard/topo"
 )
 
 // openFile opens one shard file with the pragmas that every connection needs.
@@ -50,44 +50,22 @@ func lockFolder(dir string) (unlock func() error, err error) {
 	return func() error { return errors.Join(tx.Rollback(), db.Close()) }, nil
 }
 
-// topology is the shard map as it lies in the folder. The folder's files only make
-// sense under the map with which they were written.
-type topology struct {
-	Epoch  uint64          `json:"epoch"`
-	Shards []topologyShard `json:"shards"`
-}
-
-type topologyShard struct {
-	Range shard.Range `json:"range"`
-	File  string      `json:"file"`
-}
-
-func (t topology) toMap() (*shard.Map, error) {
-	shards := make([]shard.Shard, len(t.Shards))
-	for i, s := range t.Shards {
-		shards[i] = shard.Shard{Range: s.Range, Node: s.File}
-	}
-	return shard.NewMap(t.Epoch, shards...)
-}
-
-// loadMap reads the map of a folder, and writes one for n shards into a folder
-// that has none.
-func loadMap(dir string, n int) (*shard.Map, error) {
-	path := filepath.Join(dir, "shards.json")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return makeMap(path, n)
-	}
+// loadMap reads the map of a folder, and publishes one for n shards in a folder that
+// has none. The folder's files only make sense under the map with which they were
+// written.
+func loadMap(ctx context.Context, dir string, n int) (*shard.Map, error) {
+	file, err := topo.NewFile(filepath.Join(dir, "shards.json"), topo.FileOptions{})
 	if err != nil {
 		return nil, err
 	}
-	var t topology
-	if err := json.Unmarshal(text, &t); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	m, err := file.Load(ctx)
+	if errors.Is(err, topo.ErrNoMap) {
+		if m, err = firstMap(n); err == nil {
+			err = file.Publish(ctx, m)
+		}
 	}
-	m, err := t.toMap()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if n != 0 && n != m.Len() {
 		return nil, fmt.Errorf("%s holds %d shards, -shards says %d: leave -shards out or take another folder", dir, m.Len(), n)
@@ -95,7 +73,8 @@ func loadMap(dir string, n int) (*shard.Map, error) {
 	return m, nil
 }
 
-func makeMap(path string, n int) (*shard.Map, error) {
+// firstMap has n shards of equal size, a file each.
+func firstMap(n int) (*shard.Map, error) {
 	if n == 0 {
 		n = 4
 	}
@@ -103,21 +82,9 @@ func makeMap(path string, n int) (*shard.Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := topology{Epoch: 1}
+	shards := make([]shard.Shard, n)
 	for i, r := range ranges {
-		t.Shards = append(t.Shards, topologyShard{Range: r, File: fmt.Sprintf("shard-%d.db", i)})
+		shards[i] = shard.Shard{Range: r, Node: fmt.Sprintf("shard-%d.db", i)}
 	}
-	m, err := t.toMap()
-	if err != nil {
-		return nil, err
-	}
-	text, err := json.MarshalIndent(t, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	// Written aside and renamed, so that a crash leaves a whole file or none.
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o644); err != nil {
-		return nil, err
-	}
-	return m, os.Rename(path+".new", path)
+	return shard.NewMap(1, shards...)
 }

@@ -105,9 +105,9 @@ func TestWrongUseIsOneClearLineAndExit2(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	inUse := startMain(t, func(c *Config) { c.Dir = t.TempDir() }).Dir()
 	two := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(two, "shards.json"), []byte(`{"epoch":1,"shards":[{"range":"-80","file":"a"},{"range":"80-","file":"b"}]}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(two, "shards.json"), []byte(`{"version":1,"epoch":1,"shards":[{"range":"-80","node":"a"},{"range":"80-","node":"b"}]}`), 0o600))
 	torn := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(torn, "shards.json"), []byte(`{"epoch":1,"shards":[{"range":"-80","file":"a"}]}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(torn, "shards.json"), []byte(`{"version":1,"epoch":1,"shards":[{"range":"-80","node":"a"}]}`), 0o600))
 
 	for name, c := range map[string]struct {
 		args []string

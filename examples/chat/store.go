@@ -61,7 +61,7 @@ func OpenStore(ctx context.Context, dir string, n int) (_ *Store, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.shards, err = loadMap(dir, n); err != nil {
+	if s.shards, err = loadMap(ctx, dir, n); err != nil {
 		return nil, err
 	}
 	for file := range s.shards.ByNode() {
