@@ -9,6 +9,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 	"vitess.io/vitess/go/vt/key"
 	topodata "vitess.io/vitess/go/vt/proto/topodata"
 
@@ -139,4 +140,55 @@ func vitessRange(r shard.Range) *topodata.KeyRange {
 		return binary.BigEndian.AppendUint64(nil, uint64(id))
 	}
 	return key.NewKeyRange(limit(r.Start), limit(r.End))
+}
+
+// The algebra of ranges is Vitess's, for any two of them: contains, intersects, covers,
+// adjoins; and so is the list of shards that a range concerns.
+func TestRangeAlgebraIsVitess(t *testing.T) {
+	limit := rapid.OneOf(
+		rapid.Map(rapid.Uint64(), func(v uint64) shard.ID { return shard.ID(v) }),
+		rapid.SampledFrom([]shard.ID{0, 1, 0x40 << 56, 0x80 << 56, 0x8001 << 48, 0xc0 << 56, 1<<64 - 1}))
+	anyRange := rapid.Custom(func(t *rapid.T) shard.Range {
+		return shard.Range{Start: limit.Draw(t, "start"), End: limit.Draw(t, "end")}
+	}).Filter(func(r shard.Range) bool { return r.End == 0 || r.Start < r.End })
+	shards := vitessShards(t, 16)
+	m := evenMap(t, 16)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := anyRange.Draw(t, "a"), anyRange.Draw(t, "b")
+		va, vb := vitessRange(a), vitessRange(b)
+		id := limit.Draw(t, "id")
+		bytes := binary.BigEndian.AppendUint64(nil, uint64(id))
+		require.Equal(t, key.KeyRangeContains(va, bytes), a.Contains(id))
+		require.Equal(t, key.KeyRangeIntersect(va, vb), a.Overlaps(b))
+		require.Equal(t, key.KeyRangeContainsKeyRange(va, vb), a.Covers(b))
+		require.Equal(t, key.KeyRangeString(va), vitessText(a))
+		whole, ok := a.Join(b)
+		sum, added := key.KeyRangeAdd(va, vb)
+		if !added {
+			sum, added = key.KeyRangeAdd(vb, va) // Vitess's depends on the order
+		}
+		require.Equal(t, added, ok, "%v and %v", a, b)
+		if ok {
+			require.True(t, key.KeyRangeEqual(sum, vitessRange(whole)))
+		}
+
+		var want, got []string
+		err := key.DestinationKeyRange{KeyRange: va}.Resolve(shards, func(name string) error { want = append(want, name); return nil })
+		require.NoError(t, err)
+		for s := range m.Overlapping(a) {
+			got = append(got, s.Name)
+		}
+		require.Equal(t, want, got)
+	})
+}
+
+// vitessText is the text of a range as Vitess writes it, with all its digits.
+func vitessText(r shard.Range) string {
+	text := func(id shard.ID) string {
+		if id == 0 {
+			return ""
+		}
+		return id.String()
+	}
+	return text(r.Start) + "-" + text(r.End)
 }
