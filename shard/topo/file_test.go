@@ -3,14 +3,19 @@
 package topo_test
 
 import (
+	"context"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/topo"
@@ -167,8 +172,8 @@ func TestFileWatchNeverGoesBack(t *testing.T) {
 	require.Empty(t, w.Maps())
 }
 
-// Garbage is an error that says so, and whatever is read as a map is one, which comes
-// back as it is when it is published.
+// Garbage is an error that says so, and whatever is read as a map is one that NewMap
+// builds, and whose own document says the same.
 func FuzzFile(f *testing.F) {
 	for _, n := range []int{1, 2, 7} {
 		text, err := topotest.NewMap(f, uint64(n), n, "db").MarshalJSON()
@@ -177,30 +182,55 @@ func FuzzFile(f *testing.F) {
 		f.Add(text[:len(text)/2])
 	}
 	f.Add([]byte(`{"version":1,"epoch":3,"shards":[{"range":"-80","node":"a"},{"name":"x","range":"80-"}]}`))
-	folder := f.TempDir()
+	file := openFile(f, filepath.Join(f.TempDir(), "shards.json"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		read := openFile(t, filepath.Join(folder, "read.json"))
-		require.NoError(t, os.WriteFile(read.Path(), text, 0o600))
-		m, err := read.Load(t.Context())
+		require.NoError(t, os.WriteFile(file.Path(), text, 0o600))
+		m, err := file.Load(t.Context())
 		if err != nil {
 			require.ErrorIs(t, err, shard.ErrBadMap)
-			require.ErrorContains(t, err, read.Path())
+			require.ErrorContains(t, err, file.Path())
 			return
 		}
 		var shards []shard.Shard
 		for s := range m.All() {
 			shards = append(shards, *s)
 		}
-		again, err := shard.NewMap(m.Epoch(), shards...)
+		built, err := shard.NewMap(m.Epoch(), shards...)
 		require.NoError(t, err)
-		require.Equal(t, m.Digest(), again.Digest())
-		require.NoError(t, read.Publish(t.Context(), m), "it is there already")
-		written := openFile(t, filepath.Join(folder, "written.json"))
-		require.NoError(t, os.RemoveAll(written.Path()))
-		require.NoError(t, written.Publish(t.Context(), m))
-		again, err = written.Load(t.Context())
+		require.Equal(t, m.Digest(), built.Digest())
+		require.NoError(t, file.Publish(t.Context(), built), "it is there already")
+	})
+}
+
+// Every map whose texts are UTF-8 comes back as it was published, and others are refused.
+func TestFileRoundTrip(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		file, err := topo.NewFile(filepath.Join(folder, "shards.json"), topo.FileOptions{})
 		require.NoError(t, err)
-		require.Equal(t, m.Epoch(), again.Epoch())
-		require.Equal(t, m.Digest(), again.Digest())
+		require.NoError(t, os.RemoveAll(file.Path()))
+		cuts := rapid.SliceOfNDistinct(rapid.Uint64Range(1, math.MaxUint64), 0, 5, rapid.ID[uint64]).Draw(t, "cuts")
+		slices.Sort(cuts)
+		node := rapid.OneOf(rapid.String(), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) }))
+		var shards []shard.Shard
+		valid, start := true, uint64(0)
+		for _, end := range append(cuts, 0) {
+			s := shard.Shard{Range: shard.Range{Start: shard.ID(start), End: shard.ID(end)}, Node: node.Draw(t, "node")}
+			valid = valid && utf8.ValidString(s.Node)
+			shards, start = append(shards, s), end
+		}
+		m, err := shard.NewMap(rapid.Uint64().Draw(t, "epoch"), shards...)
+		require.NoError(t, err)
+		err = file.Publish(context.Background(), m)
+		if !valid {
+			require.ErrorIs(t, err, shard.ErrBadMap)
+			return
+		}
+		require.NoError(t, err)
+		got, err := file.Load(context.Background())
+		require.NoError(t, err)
+		require.Equal(t, m.Epoch(), got.Epoch())
+		require.Equal(t, m.Digest(), got.Digest())
 	})
 }
