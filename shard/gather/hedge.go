@@ -47,7 +47,7 @@ type Hedge struct {
 type HedgeStats struct {
 	Calls      uint64 // calls made, second attempts not counted
 	Hedges     uint64 // second attempts
-	Wins       uint64 // of these, answered before the first attempt
+	Wins       uint64 // of these, whose answer was taken
 	OverBudget uint64 // late calls that the budget left alone
 	NoRoom     uint64 // late calls whose node had no room in the Bulkhead
 }
