@@ -154,6 +154,19 @@ func TestNewBucketsRefusesWhatCutsNone(t *testing.T) {
 	}
 }
 
+func TestBucketsAllocateNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	var b shard.Buckets
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		for bucket := range b.Back(b.Since(now), b.First(b.At(now)-3)) {
+			b.Time(b.First(bucket))
+		}
+	}))
+}
+
 // A page of the messages before a given one: which buckets to ask, newest first.
 func ExampleBuckets_Back() {
 	var buckets shard.Buckets // Discord's epoch, ten days

@@ -16,7 +16,7 @@ func ExampleNewestFirst() {
 	m := exampleMap()
 	var buckets shard.Buckets
 	shardOf := func(channel uint64, bucket int64) *shard.Shard {
-		return m.Lookup(shard.XXHash(fmt.Sprintf("%d/%d", channel, bucket)))
+		return m.Lookup(shard.XXHash(shard.Tuple(fmt.Sprint(channel), fmt.Sprint(bucket))))
 	}
 
 	// What the databases hold: a message is its snowflake.

@@ -147,6 +147,40 @@ func TestSketchThatIsFullIsANumber(t *testing.T) {
 	require.Equal(t, int64(1)<<62, total)
 }
 
+// Registers at the highest rank, which only sets of about 2^60 values have, count by
+// the series that Ertl's paper gives for them (equation for tau).
+func TestSketchCountsRegistersThatAreFull(t *testing.T) {
+	t.Parallel()
+	data := append([]byte{1}, slices.Repeat([]byte{0xcf, 0x2c, 0xb3}, 4096)...) // 51, 50, 50, 51
+	var s gather.Sketch
+	require.NoError(t, s.UnmarshalBinary(data))
+	const m = 16384.0
+	tau := 1 - 0.5
+	for k, x := 1, 0.5; k < 60; k++ {
+		x = math.Sqrt(x)
+		tau -= (1 - x) * (1 - x) * math.Pow(2, -float64(k))
+	}
+	z := math.Pow(2, -50) * (m*tau/3 + m/2)
+	require.InEpsilon(t, m*m/(2*math.Ln2*z), s.Estimate(), 1e-12)
+}
+
+func TestSketchIsAListUpTo1024Registers(t *testing.T) {
+	t.Parallel()
+	var s gather.Sketch
+	size := 0
+	for i := uint64(0); size <= 1+3*1024; i++ {
+		s.Add(i)
+		before := size
+		size = len(marshal(t, &s))
+		if size > 1+3*1024 {
+			require.Equal(t, 1+3*1024, before)
+			require.Equal(t, 1+12288, size)
+		}
+		var again gather.Sketch
+		require.NoError(t, again.UnmarshalBinary(marshal(t, &s)))
+	}
+}
+
 func TestSketchRefusesOtherBytes(t *testing.T) {
 	t.Parallel()
 	dense := func(fill ...byte) []byte { return append([]byte{1}, slices.Repeat(fill, 12288/len(fill))...) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"iter"
 	"math"
 	"net/http"
@@ -377,6 +378,36 @@ func TestServeEndsWhenWritingFails(t *testing.T) {
 	}, httpgather.Options[int]{FlushBytes: 100})
 	require.ErrorIs(t, err, errBoom)
 	require.Less(t, n, 100)
+}
+
+// When the last rows have no cursor, they are dropped: a client that had them could not
+// tell where to go on.
+func TestServeSendsNoRowsThatCannotBeResumedFrom(t *testing.T) {
+	t.Parallel()
+	_, body, err := record("", numbered(1, 4, errBoom), httpgather.Options[row]{Cursor: func(r row) (string, error) {
+		if r.ID > 1 {
+			return "", fmt.Errorf("no cursor of %d", r.ID)
+		}
+		return byID(r)
+	}})
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorContains(t, err, "no cursor of 3")
+	require.Equal(t, "{\"ID\":1}\n{\"$cursor\":\"1\"}\n{\"$error\":{\"message\":\"internal error\",\"resume\":\"1\"}}\n", body)
+
+	// Of the first row: nothing was sent, and the status says so.
+	res, _, err := record("", numbered(1, 4, nil), httpgather.Options[row]{Cursor: func(row) (string, error) { return "", errBoom }})
+	require.ErrorIs(t, err, errBoom)
+	require.Equal(t, 500, res.StatusCode)
+}
+
+func TestServeReportsThatTheProblemCouldNotBeWritten(t *testing.T) {
+	t.Parallel()
+	w := newSent()
+	w.Body.WriteString(" ")
+	w.fail = io.ErrClosedPipe
+	err := httpgather.Serve(w, request(""), numbered(0, 0, errBoom), httpgather.Options[row]{})
+	require.ErrorIs(t, err, errBoom)
+	require.ErrorIs(t, err, io.ErrClosedPipe)
 }
 
 // plain is a ResponseWriter that cannot flush.
