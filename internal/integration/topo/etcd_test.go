@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/evenkeel-go/evenkeel/internal/testserver"
 	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/etcdtopo"
 	"github.com/evenkeel-go/evenkeel/shard/topo"
@@ -213,4 +214,58 @@ func TestEtcdKilled(t *testing.T) {
 			w.Stop()
 		})
 	}
+}
+
+// A watch whose network is silent, and then cut, finds what was published meanwhile.
+func TestEtcdNetworkFails(t *testing.T) {
+	t.Parallel()
+	e := startEtcd(t).run(t)
+	proxy := testserver.StartProxy(t, e.client)
+	far, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{proxy.Addr()}, DialTimeout: patience, Logger: zap.NewNop(),
+		DialKeepAliveTime: time.Second, DialKeepAliveTimeout: time.Second,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = far.Close() })
+	watched, err := etcdtopo.New(far, "shards")
+	require.NoError(t, err)
+	near := e.store(t, "shards")
+	require.NoError(t, near.Publish(soon(t), topotest.NewMap(t, 1, 2, "db")))
+	w := topotest.Watch(t, watched)
+	w.Until(1)
+	proxy.BlackHole()
+	requireBlockedCallsEnd(t, watched)
+	require.NoError(t, near.Publish(soon(t), topotest.NewMap(t, 2, 2, "db")))
+	proxy.Heal()
+	w.Until(2)
+	proxy.Cut()
+	require.NoError(t, near.Publish(soon(t), topotest.NewMap(t, 3, 2, "db")))
+	w.Until(3)
+	w.Stop()
+}
+
+// A process that starts while etcd is down runs from the file, and goes on from etcd.
+func TestEtcdStartWithout(t *testing.T) {
+	t.Parallel()
+	e := startEtcd(t).run(t)
+	path := filepath.Join(t.TempDir(), "shards.json")
+	cached := func() *topo.Cached {
+		file, err := topo.NewFile(path, topo.FileOptions{})
+		require.NoError(t, err)
+		c, err := topo.NewCached(e.store(t, "shards"), file, topo.CachedOptions{})
+		require.NoError(t, err)
+		return c
+	}
+	require.NoError(t, e.store(t, "shards").Publish(soon(t), topotest.NewMap(t, 1, 2, "db")))
+	_, err := cached().Load(soon(t)) // which has written the file
+	require.NoError(t, err)
+	e.kill()
+	m, err := cached().Load(soon(t))
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), m.Epoch())
+	w := topotest.Watch(t, cached())
+	w.Until(1)
+	e.run(t)
+	require.NoError(t, e.store(t, "shards").Publish(soon(t), topotest.NewMap(t, 2, 2, "db")))
+	w.Until(2)
 }
