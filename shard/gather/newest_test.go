@@ -31,7 +31,7 @@ func TestNewestFirstEqualsOneList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b, err := shard.NewBuckets(time.Time{}, time.Duration(rapid.SampledFrom([]int64{1, 10, 1000}).Draw(t, "width"))*time.Millisecond)
 		require.NoError(t, err)
-		all := rapid.SliceOfDistinct(rapid.Uint64Range(0, 5000<<22), func(id uint64) uint64 { return id }).Draw(t, "ids")
+		all := rapid.SliceOfDistinct(rapid.Uint64Range(0, 600<<22), func(id uint64) uint64 { return id }).Draw(t, "ids")
 		slices.Sort(all)
 		slices.Reverse(all)
 		h := history{}
@@ -43,7 +43,7 @@ func TestNewestFirstEqualsOneList(t *testing.T) {
 			oldest = all[len(all)-1]
 		}
 		limit := rapid.IntRange(1, 20).Draw(t, "limit")
-		before := uint64(5000<<22 + 1)
+		before := uint64(600<<22 + 1)
 		var got []uint64
 		for {
 			page, err := gather.NewestFirst(t.Context(), b.Back(before, oldest), limit,

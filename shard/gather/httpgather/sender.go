@@ -37,7 +37,6 @@ type sender[T any] struct {
 	checkpoint string // the last one
 	timer      *time.Timer
 	ticking    bool  // the timer will run
-	closed     bool  // the timer does nothing any more
 	err        error // of writing, after which nothing is written, or of Options.Cursor
 	broken     bool  // err is of writing
 	panicked   any   // what the timer's goroutine panicked with
@@ -134,6 +133,7 @@ func (s *sender[T]) advance() bool {
 	if err != nil {
 		s.err = fmt.Errorf("httpgather: cursor after row %d: %w", s.rows-1, err)
 		s.buf.Reset()
+		s.unsent = false
 		return false
 	}
 	s.checkpoint = checkpoint
@@ -179,7 +179,7 @@ func (s *sender[T]) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ticking = false
-	if s.closed || s.err != nil || !s.unsent {
+	if s.err != nil || !s.unsent {
 		return
 	}
 	defer func() {
@@ -194,10 +194,10 @@ func (s *sender[T]) tick() {
 	s.flushRows()
 }
 
-// close stops the timer and waits for it. It may be called again.
+// close stops the timer, or waits until it has run. It may be called again. No row comes
+// after it.
 func (s *sender[T]) close() {
 	s.mu.Lock()
-	s.closed = true
 	timer := s.timer
 	s.mu.Unlock()
 	if timer != nil && timer.Stop() {

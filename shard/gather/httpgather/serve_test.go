@@ -400,6 +400,44 @@ func TestServeSendsNoRowsThatCannotBeResumedFrom(t *testing.T) {
 	require.Equal(t, 500, res.StatusCode)
 }
 
+// A cursor that fails once, in a flush by size: no checkpoint may follow, though the
+// query lingers and the timer runs.
+func TestServeMakesNoCheckpointAfterDroppedRows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSent()
+		err := httpgather.Serve(w, request(""), func(context.Context) iter.Seq2[string, error] {
+			return func(yield func(string, error) bool) {
+				_ = yield("a", nil) && yield("b", nil) && yield("a long one", nil)
+				time.Sleep(time.Second)
+			}
+		}, httpgather.Options[string]{FlushBytes: 10, Cursor: func(s string) (string, error) {
+			if s == "a long one" && time.Since(w.began) < time.Millisecond {
+				return "", errBoom
+			}
+			return s, nil
+		}})
+		require.ErrorIs(t, err, errBoom)
+		require.Equal(t, []string{
+			"0s \"a\"\n{\"$cursor\":\"a\"}\n",
+			"1s  {\"$error\":{\"message\":\"internal error\",\"resume\":\"a\"}}\n",
+		}, w.flushes)
+	})
+}
+
+func TestServeFlushesNothingTwice(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSent()
+		require.NoError(t, httpgather.Serve(w, request(""), slowly(0, 0, 0, time.Hour), httpgather.Options[int]{
+			FlushBytes: 4, Cursor: func(i int) (string, error) { return fmt.Sprint(i), nil },
+		}))
+		require.Equal(t, []string{
+			"0s 0\n{\"$cursor\":\"0\"}\n", "0s  1\n2\n{\"$cursor\":\"2\"}\n", "1h0m0s  3\n{\"$end\":{\"rows\":4}}\n",
+		}, w.flushes)
+	})
+}
+
 func TestServeReportsThatTheProblemCouldNotBeWritten(t *testing.T) {
 	t.Parallel()
 	w := newSent()
