@@ -50,7 +50,7 @@ func TestPublishersKilledAtRandom(t *testing.T) {
 }
 
 func killedAtRandom(t *testing.T, open func([]string) (topo.Store, error), kind string, args ...string) {
-	const kills = 12
+	const kills = 6
 	s, err := open(args)
 	require.NoError(t, err)
 	require.NoError(t, s.Publish(soon(t), topotest.NewMap(t, 1, 512, "db"))) // long enough to be torn
@@ -67,8 +67,8 @@ func killedAtRandom(t *testing.T, open func([]string) (topo.Store, error), kind 
 		return epoch
 	}
 	var readers sync.WaitGroup
-	start := func() (c *child, lines chan string) {
-		c, lines = startChild(t, kind, args...), make(chan string, 100_000)
+	start := func() (*child, chan string) {
+		c, lines := startChild(t, kind, args...), make(chan string, 100_000)
 		readers.Go(func() {
 			defer close(lines)
 			for c.out.Scan() {
@@ -100,6 +100,9 @@ func killedAtRandom(t *testing.T, open func([]string) (topo.Store, error), kind 
 			}
 		}
 		<-time.After(rand.N(5 * time.Millisecond)) // at any point of the next publication
+		require.NoError(t, c.cmd.Process.Kill())
+		for range lines { //nolint:revive // what it said before
+		}
 		c.kill()
 		before := most()
 		m, err := s.Load(soon(t))
@@ -107,7 +110,7 @@ func killedAtRandom(t *testing.T, open func([]string) (topo.Store, error), kind 
 		require.GreaterOrEqual(t, m.Epoch(), before)
 		require.Equal(t, 512, m.Len())
 	}
-	other.kill()
+	require.NoError(t, other.cmd.Process.Kill())
 	readers.Wait()
 	last, err := s.Load(soon(t))
 	require.NoError(t, err)
