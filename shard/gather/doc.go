@@ -40,6 +40,20 @@
 // each node over all requests, and a slow node then holds up none but its own. A [Hedge] asks
 // a second time where an answer is late, within a budget.
 //
+// # Aggregates
+//
+// A [Fold] is computed in parts: each shard folds its rows, mostly in SQL, and [Aggregate]
+// combines the parts in the order of the shards. [Sum], [Count], [Min], [Max], [Avg],
+// [VarPop], [VarSamp], [TopK] and [Distinct] are folds, and [GroupBy] makes any of them one
+// by group.
+//
+// # Pages
+//
+// A [Query] is read page by page. Its cursor is a signed position in key space, so it
+// outlives splits, merges and moves between pages, and it asks every shard each time for no
+// more than a page. [NewestFirst] pages through the [shard.Buckets] of one key. Package
+// httpgather sends rows over HTTP while they are read.
+//
 // # Order
 //
 // Merge and Stream need streams that are ordered by the comparison they are given: ORDER BY
@@ -54,5 +68,7 @@
 //
 // Sources: scatter-gather in Vitess and in Figma's DBProxy; the loser tree from
 // Knuth, The Art of Computer Programming, volume 3, section 5.4.1; hedged requests from
-// Dean and Barroso, The Tail at Scale, 2013; bulkheads from Nygard, Release It!, 2007.
+// Dean and Barroso, The Tail at Scale, 2013; bulkheads from Nygard, Release It!, 2007;
+// keyset pagination from Winand, use-the-index-luke.com; HyperLogLog from Flajolet and
+// others, 2007, and Ertl, 2017.
 package gather
