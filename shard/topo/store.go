@@ -2,7 +2,6 @@ package topo
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/internal/feed"
@@ -28,18 +27,4 @@ type Store interface {
 	// publish the same next epoch, one wins. After any other error m may have been
 	// published or not; to publish it again is safe.
 	Publish(ctx context.Context, m *shard.Map) error
-}
-
-// judge reports whether a map may take the place of what a store holds: the epoch and the
-// digest of a map, or of what claims to be one.
-func judge(m *shard.Map, epoch, digest uint64) (newer bool, err error) {
-	switch {
-	case m.Epoch() > epoch:
-		return true, nil
-	case m.Epoch() < epoch:
-		return false, fmt.Errorf("%w: epoch %d, expected above %d", shard.ErrStaleMap, m.Epoch(), epoch)
-	case m.Digest() != digest:
-		return false, fmt.Errorf("%w: epoch %d with digest %016x, expected %016x", shard.ErrSplitBrain, m.Epoch(), m.Digest(), digest)
-	}
-	return false, nil
 }
