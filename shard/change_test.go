@@ -130,3 +130,14 @@ func TestChangesSayWhatIsWrong(t *testing.T) {
 	require.ErrorIs(t, err, shard.ErrLastEpoch)
 	require.Nil(t, m.ByName("x"))
 }
+
+// The zero Map has nothing to differ in, on either side.
+func TestDiffWithTheZeroMapYieldsNothing(t *testing.T) {
+	t.Parallel()
+	for range newMap(t, 1, shard.Shard{}).Diff(new(shard.Map)) {
+		t.Fatal("yielded")
+	}
+	for range new(shard.Map).Diff(newMap(t, 1, shard.Shard{})) {
+		t.Fatal("yielded")
+	}
+}

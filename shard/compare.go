@@ -17,7 +17,11 @@ func Jump(id ID, n int) int {
 		bucket = next
 		state = state*2862933555777941757 + 1
 		// The next bucket count at which the key jumps, from a uniform draw.
-		next = int64(float64(bucket+1) * (float64(int64(1)<<31) / float64(state>>33+1)))
+		at := float64(bucket+1) * (float64(int64(1)<<31) / float64(state>>33+1))
+		if at >= float64(n) { // compared before the conversion, which a great one would overflow
+			break
+		}
+		next = int64(at)
 	}
 	return int(bucket)
 }

@@ -2,9 +2,11 @@ package shard_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -70,5 +72,29 @@ func TestRendezvousSpreadsEvenly(t *testing.T) {
 	}
 	for _, n := range counts {
 		require.InDelta(t, 2000, n, 200) // some 4.7 standard deviations
+	}
+}
+
+// The greatest weight wins, and stays what it is: owners may not move with a
+// version of the package.
+func TestRendezvousIsStable(t *testing.T) {
+	t.Parallel()
+	var got []int
+	for id := range shard.ID(12) {
+		got = append(got, shard.Rendezvous(id<<60, []string{"a", "b", "c", "d", "e"}))
+	}
+	require.Equal(t, []int{1, 3, 1, 1, 1, 3, 4, 0, 2, 2, 3, 4}, got)
+}
+
+// A jump beyond the greatest int64 must not wrap: on amd64 it went on for ever.
+func TestJumpEndsForAnyNumberOfBuckets(t *testing.T) {
+	t.Parallel()
+	done := make(chan int, 1)
+	go func() { done <- shard.Jump(1, math.MaxInt) }()
+	select {
+	case b := <-done:
+		require.GreaterOrEqual(t, b, 0)
+	case <-time.After(5 * time.Second):
+		t.Fatal("endless loop")
 	}
 }

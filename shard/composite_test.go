@@ -1,6 +1,7 @@
 package shard_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,4 +46,19 @@ func TestCombineIsVitessMulticol(t *testing.T) {
 	require.Equal(t, "1122-1123", shard.Prefix(16, id).String())
 	require.Equal(t, "ffff-", shard.Prefix(16, 0xffff<<48).String())
 	require.Equal(t, shard.Range{}, shard.Prefix(0, id))
+}
+
+// Lengths of two bytes.
+func TestTuplesOfLongParts(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "\x80\x01"+strings.Repeat("a", 128), shard.Tuple(strings.Repeat("a", 128)))
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Repeat("\x00", rapid.IntRange(0, 600).Draw(t, "length"))
+		cut := func(name string) []string {
+			i := rapid.IntRange(0, len(text)).Draw(t, name)
+			return []string{text[:i], text[i:]}
+		}
+		a, b := cut("a"), cut("b")
+		require.Equal(t, a[0] == b[0], shard.Tuple(a...) == shard.Tuple(b...))
+	})
 }

@@ -1,6 +1,7 @@
 package shard_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -96,4 +97,13 @@ func parse(t require.TestingT, text string) shard.Range {
 	r, err := shard.ParseRange(text)
 	require.NoError(t, err)
 	return r
+}
+
+// Without the check of r the error is about a point that nobody gave.
+func TestSplitOfAnInvertedRangeSaysSo(t *testing.T) {
+	t.Parallel()
+	for _, r := range []shard.Range{{Start: 8, End: 7}, {Start: 5, End: 5}} {
+		_, err := r.Split()
+		require.ErrorContains(t, err, fmt.Sprintf("[%v, %v): expected an end after the start", r.Start, r.End))
+	}
 }

@@ -1,6 +1,9 @@
 package shard
 
-import "unsafe"
+import (
+	"runtime"
+	"unsafe"
+)
 
 // IndexBytes is the memory that the tables of the look-up take.
 func (m *Map) IndexBytes() int {
@@ -9,4 +12,43 @@ func (m *Map) IndexBytes() int {
 		size += 4 * len(c.table)
 	}
 	return size
+}
+
+// Hold returns what keeps the snapshot that is in use now.
+func (r *Router[K, N]) Hold() (acquire func() bool) { return r.current.Load().acquire }
+
+// AcquireFromTheDead acquires while a snapshot that has no references is still the current
+// one, for a moment, and reports whether what it got is the live one.
+func (r *Router[K, N]) AcquireFromTheDead() bool {
+	live := r.current.Load()
+	dead := newSnapshot[N](live.m, nil)
+	dead.refs.Store(0)
+	r.current.Store(dead)
+	got := make(chan *snapshot[N])
+	go func() { got <- r.acquire() }()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	r.current.Store(live)
+	s := <-got
+	defer s.release()
+	return s == live
+}
+
+// Steps is the number of entries and ends that a look-up reads after the first.
+func (m *Map) Steps(id ID) int {
+	x, steps := &m.index, 0
+	for i := x.table[id>>(x.shift&63)]; i < 0; {
+		c := &x.crowds[^i]
+		steps++
+		if c.table == nil {
+			return steps + int(x.try(c, id)-c.first)
+		}
+		b := uint64(id-c.base) >> (c.shift & 63)
+		if id < c.base || b >= uint64(len(c.table)) {
+			return steps
+		}
+		i = c.table[b]
+	}
+	return steps
 }

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Follow keeps the router at the newest map of source until ctx ends, and returns the
 // error of ctx. Errors of the source and maps that [Router.Update] refuses are logged and
-// counted, and it goes on: the last good map stays in use. Several sources may be followed
-// at once; the newest map wins.
+// counted, and it goes on: the last good map stays in use. A map with a node that could not
+// be opened is tried again, after 1 s and then after pauses that double up to a minute.
+// Several sources may be followed at once; the newest map wins.
 //
 // While it runs, [Router.Do] asks the source when it meets a stale map. It returns another
 // error if source is nil or ends its watch of itself.
@@ -20,13 +22,55 @@ func (r *Router[K, N]) Follow(ctx context.Context, source Source) error {
 		return errors.New("shard: source is nil")
 	}
 	defer r.addSource(source)()
+	until, cancel := context.WithCancel(ctx)
+	refused := make(chan *Map)
+	var insisting sync.WaitGroup
+	defer insisting.Wait()
+	defer cancel()
+	insisting.Go(func() { r.insist(until, refused) })
 	for m, err := range source.Watch(ctx) {
-		r.heard(ctx, m, err)
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(r.heard(ctx, m, err), ErrUnknownNode) {
+			select {
+			case refused <- m:
+			case <-ctx.Done():
+			}
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return errors.New("shard: the source has ended its watch")
+}
+
+const (
+	firstInsistence = time.Second // between two attempts to open a node
+	lastInsistence  = time.Minute
+)
+
+// insist tries to update to a map again that had a node which open refused, until it is in
+// use or a newer one is. The source will not say it again.
+func (r *Router[K, N]) insist(ctx context.Context, refused <-chan *Map) {
+	var m *Map
+	var next <-chan time.Time
+	pause := firstInsistence
+	for {
+		select {
+		case m = <-refused:
+			pause = firstInsistence
+		case <-next:
+			if err := r.update(m, true); !errors.Is(err, ErrUnknownNode) {
+				next = nil
+				continue
+			}
+			pause = min(2*pause, lastInsistence)
+		case <-ctx.Done():
+			return
+		}
+		next = time.After(pause)
+	}
 }
 
 // addSource makes the source one that a stale call asks, until the function that it
@@ -36,7 +80,7 @@ func (r *Router[K, N]) addSource(source Source) (remove func()) {
 	defer r.sourcesMu.Unlock()
 	id := r.nextSource
 	r.nextSource++
-	r.sources[id] = source
+	r.sources[id] = &followed{Source: source}
 	return func() {
 		r.sourcesMu.Lock()
 		defer r.sourcesMu.Unlock()
@@ -44,33 +88,38 @@ func (r *Router[K, N]) addSource(source Source) (remove func()) {
 	}
 }
 
-func (r *Router[K, N]) allSources() []Source {
+// followed is a source that a Follow watches.
+type followed struct {
+	Source
+	busy atomic.Bool // a question has not been answered
+}
+
+func (r *Router[K, N]) allSources() []*followed {
 	r.sourcesMu.Lock()
 	defer r.sourcesMu.Unlock()
-	all := make([]Source, 0, len(r.sources))
+	all := make([]*followed, 0, len(r.sources))
 	for _, s := range r.sources {
 		all = append(all, s)
 	}
 	return all
 }
 
-// heard takes what a source said.
-func (r *Router[K, N]) heard(ctx context.Context, m *Map, err error) {
+// heard takes what a source said, and returns why a map was refused.
+func (r *Router[K, N]) heard(ctx context.Context, m *Map, err error) error {
 	switch {
-	case err == nil && m != nil && m.epoch < r.current.Load().m.epoch:
-		// A source that is behind the others, or that remembers.
 	case err == nil:
-		_ = r.Update(m) // which logs and counts what it refuses
+		return r.update(m, true) // which logs and counts what it refuses
 	case ctx.Err() == nil:
 		r.stats.sourceErrors.Add(1)
 		r.options.Log.Warn("shard: source of the map failed", "error", err)
 	}
+	return nil
 }
 
 // neededEpoch is the epoch to wait for after a call by a map of the given one.
 func neededEpoch(err error, epoch uint64) uint64 {
 	var stale *StaleError
-	if errors.As(err, &stale) && stale.Epoch > epoch {
+	if errors.As(err, &stale) && stale != nil && stale.Epoch > epoch {
 		return stale.Epoch
 	}
 	return epoch + 1
@@ -125,6 +174,8 @@ func ended(ctx, waiting context.Context) error {
 // are woken by the update.
 func (r *Router[K, N]) refresh(ctx context.Context, epoch uint64) {
 	defer func() { <-r.refresher }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // of questions that nobody waits for any more
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for next := firstPause; ; next = min(2*next, lastPause) {
@@ -132,7 +183,7 @@ func (r *Router[K, N]) refresh(ctx context.Context, epoch uint64) {
 		if s.m.epoch >= epoch {
 			return
 		}
-		r.ask(ctx, s.superseded)
+		r.ask(ctx)
 		pause.Reset(next)
 		select {
 		case <-pause.C:
@@ -143,24 +194,17 @@ func (r *Router[K, N]) refresh(ctx context.Context, epoch uint64) {
 	}
 }
 
-// ask loads from all sources at once, until they have answered or something newer is in
-// use.
-func (r *Router[K, N]) ask(ctx context.Context, superseded <-chan struct{}) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var loads sync.WaitGroup
+// ask loads from every source that has answered the last question. It does not wait: one
+// that hangs, or that does not look at its context, holds up neither the others nor the call.
+func (r *Router[K, N]) ask(ctx context.Context) {
 	for _, source := range r.allSources() {
-		loads.Go(func() {
+		if !source.busy.CompareAndSwap(false, true) {
+			continue
+		}
+		go func() {
+			defer source.busy.Store(false)
 			m, err := source.Load(ctx)
-			r.heard(ctx, m, err)
-		})
-	}
-	answered := make(chan struct{})
-	go func() { defer close(answered); loads.Wait() }()
-	select {
-	case <-answered:
-	case <-superseded:
-		cancel()
-		<-answered
+			_ = r.heard(ctx, m, err)
+		}()
 	}
 }

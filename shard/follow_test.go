@@ -3,10 +3,13 @@ package shard_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
 	"runtime"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -231,7 +234,8 @@ func TestAnUpdateFreesTheCallThatAsks(t *testing.T) {
 		require.NoError(t, <-done)
 		require.NoError(t, <-done)
 		require.Zero(t, time.Since(start))
-		require.Zero(t, s.loading.Load())
+		synctest.Wait()
+		require.Zero(t, s.loading.Load(), "and the question has ended")
 		stop()
 	})
 }
@@ -314,4 +318,131 @@ func TestACallThatFailsInItsWorkLeavesNothingHeld(t *testing.T) {
 	<-done
 	require.NoError(t, r.Update(one(t, 2, "b")))
 	require.Equal(t, []string{"b"}, n.Names())
+}
+
+// The source says a map once; a node that could not be opened then may be there a moment later.
+func TestAMapThatOpenRefusedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var works atomic.Bool
+		r, err := shard.NewRouter(identity, one(t, 1, "a"), func(node string) (string, error) {
+			if node == "b" && !works.Load() {
+				return "", errors.New("the secret store is down")
+			}
+			return node, nil
+		}, shard.RouterOptions[string]{})
+		require.NoError(t, err)
+		s := newMemory()
+		s.m.Store(one(t, 2, "b"))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Follow(ctx, s) }()
+		s.said <- event{one(t, 2, "b"), nil}
+		time.Sleep(10 * time.Second) // tried after 1, 3 and 7 s
+		require.Equal(t, int64(4), r.Stats().Refused)
+		works.Store(true)
+		time.Sleep(4 * time.Second)
+		require.Equal(t, uint64(1), r.Stats().Epoch)
+		time.Sleep(2 * time.Second) // and after 15
+		require.Equal(t, uint64(2), r.Stats().Epoch)
+		require.Equal(t, "b", r.Route(7).Node)
+		time.Sleep(time.Hour)
+		require.Equal(t, int64(4), r.Stats().Refused, "no more")
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+	})
+}
+
+// The zero Map has epoch 0, and is yet no map that is merely behind.
+func TestTheZeroMapFromASourceIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRouter(t, &nodes{}, one(t, 1, "a"), shard.RouterOptions[*handle]{})
+		s := newMemory()
+		stop := follow(t, r, s)
+		s.said <- event{new(shard.Map), nil}
+		synctest.Wait()
+		refused := r.Stats().Refused
+		stop()
+		require.Equal(t, int64(1), refused)
+	})
+}
+
+// A newer map may come while an older one is being looked at: that is no refusal.
+func TestASourceThatIsOvertakenIsNotRefused(t *testing.T) {
+	t.Parallel()
+	opening, opened := make(chan struct{}), make(chan struct{})
+	r, err := shard.NewRouter(identity, one(t, 1, "a"), func(node string) (string, error) {
+		if node == "slow" {
+			close(opening)
+			<-opened
+		}
+		return node, nil
+	}, shard.RouterOptions[string]{})
+	require.NoError(t, err)
+	var all sync.WaitGroup
+	all.Go(func() { require.NoError(t, r.Update(one(t, 3, "slow"))) })
+	<-opening
+	s := newMemory()
+	ctx, cancel := context.WithCancel(t.Context())
+	all.Go(func() { _ = r.Follow(ctx, s) })
+	s.said <- event{one(t, 2, "b"), nil} // behind the map that is being put to use
+	for buf := make([]byte, 1<<20); !strings.Contains(string(buf[:runtime.Stack(buf, true)]), "heard("); {
+		runtime.Gosched()
+	}
+	for range 1000 {
+		runtime.Gosched()
+	}
+	close(opened)
+	s.said <- event{one(t, 3, "slow"), nil}
+	cancel()
+	all.Wait()
+	require.Zero(t, r.Stats().Refused)
+}
+
+// A source that does not look at its context is left at its next map.
+type endless struct{ t *testing.T }
+
+func (endless) Load(context.Context) (*shard.Map, error) { return nil, errNotThere }
+func (s endless) Watch(context.Context) iter.Seq2[*shard.Map, error] {
+	return func(yield func(*shard.Map, error) bool) {
+		for epoch := uint64(2); epoch < 100; epoch++ {
+			time.Sleep(time.Second)
+			if !yield(one(s.t, epoch, "a"), nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestFollowEndsWithItsContextAtTheNextMap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRouter(t, &nodes{}, one(t, 1, "a"), shard.RouterOptions[*handle]{})
+		ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, r.Follow(ctx, endless{t}), context.DeadlineExceeded)
+		require.LessOrEqual(t, r.Stats().Epoch, uint64(3))
+	})
+}
+
+// Follow may begin and end while calls ask. Meant for -race.
+func TestFollowsComeAndGoWhileCallsAsk(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, &nodes{}, one(t, 1, "a"), shard.RouterOptions[*handle]{BufferTimeout: time.Nanosecond})
+	s := loader(func(context.Context) (*shard.Map, error) { return one(t, 1, "a"), nil })
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 200 {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = r.Follow(ctx, s)
+			}
+		})
+		all.Go(func() {
+			var calls atomic.Int64
+			for range 200 {
+				_ = r.Do(t.Context(), 7, stale(2, &calls))
+			}
+		})
+	}
+	all.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/evenkeel-go/evenkeel/shard"
 )
@@ -58,5 +59,54 @@ func TestTheIndexIsSmall(t *testing.T) {
 				require.LessOrEqual(t, newMap(t, 1, shards...).IndexBytes(), 2048+200*len(shards))
 			})
 		}
+	}
+}
+
+// A table whose last bucket reaches past the end of the ring, with several cuts in it.
+func TestLookupIsRightAtTheEndOfTheRing(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var cuts []shard.ID
+		for range rapid.IntRange(1, 30).Draw(t, "spread") {
+			cuts = append(cuts, -shard.ID(rapid.Uint64Range(1, 1<<50).Draw(t, "back")>>rapid.IntRange(0, 49).Draw(t, "by")))
+		}
+		for i := range shard.ID(rapid.IntRange(0, 8).Draw(t, "last")) {
+			cuts = append(cuts, -i-1)
+		}
+		shards := tiles(cuts)
+		m := newMap(t, 1, shards...)
+		for _, s := range shards {
+			for _, id := range []shard.ID{s.Range.Start - 1, s.Range.Start, s.Range.End - 1} {
+				require.Equal(t, naiveOwner(shards, id), m.Lookup(id).Range, "%v", id)
+			}
+		}
+	})
+}
+
+// The tables are as deep as they need be. A look-up is bounded wherever the cuts are.
+func TestALookupTakesFewSteps(t *testing.T) {
+	t.Parallel()
+	worst := map[string]int{}
+	for name, cut := range map[string]func(i int) shard.ID{
+		"even":     func(i int) shard.ID { return shard.ID(i) << 52 },
+		"adjacent": func(i int) shard.ID { return shard.ID(i) },
+		"halves":   func(i int) shard.ID { return 1 << (i % 64) },
+		"fives":    func(i int) shard.ID { return shard.ID(i%5+1) << (60 - i/5*4%60) },
+		"random":   func(i int) shard.ID { return shard.XXHash(fmt.Sprint(i)) },
+		"spread":   func(i int) shard.ID { return shard.XXHash(fmt.Sprint(i)) >> (i % 60) },
+	} {
+		var cuts []shard.ID
+		for i := range 4096 {
+			cuts = append(cuts, cut(i))
+		}
+		shards := tiles(cuts)
+		m := newMap(t, 1, shards...)
+		for _, s := range shards {
+			worst[name] = max(worst[name], m.Steps(s.Range.Start), m.Steps(s.Range.End-1))
+		}
+	}
+	t.Log(worst)
+	for name, most := range map[string]int{"even": 0, "adjacent": 1, "halves": 12, "fives": 7, "random": 4, "spread": 8} {
+		require.LessOrEqual(t, worst[name], most, name)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -39,7 +42,8 @@ type shardJSON struct {
 // with the shards in ring order, so that equal maps give equal bytes. The name of a
 // shard is left out where it is the text of its range. The version is that of this
 // form: it changes only when a reader of the old one could misread the new. The zero
-// Map is an error. It implements [encoding/json.Marshaler].
+// Map is an error, and so is a name or a node that is not UTF-8, which JSON could not hold.
+// It implements [encoding/json.Marshaler].
 func (m *Map) MarshalJSON() ([]byte, error) {
 	if len(m.shards) == 0 {
 		return nil, fmt.Errorf("%w: the zero Map has no form", ErrBadMap)
@@ -47,6 +51,9 @@ func (m *Map) MarshalJSON() ([]byte, error) {
 	doc := mapJSON{Version: mapVersion, Epoch: m.epoch, Shards: make([]shardJSON, len(m.shards))}
 	for i := range m.shards {
 		s := &m.shards[i]
+		if !utf8.ValidString(s.Name) || !utf8.ValidString(s.Node) { // json would change it in silence
+			return nil, fmt.Errorf("%w: shard number %d has name %q and node %q, expected UTF-8", ErrBadMap, i, s.Name, s.Node)
+		}
 		doc.Shards[i] = shardJSON{Range: &s.Range, Node: s.Node}
 		if s.Name != s.Range.String() {
 			doc.Shards[i].Name = s.Name
@@ -56,8 +63,8 @@ func (m *Map) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads what [Map.MarshalJSON] writes and checks it as [NewMap] does.
-// It is strict: a field that it does not know, a missing range or epoch, or another
-// version is an error that wraps [ErrBadMap], and then m is left alone. Use it on a
+// It is strict: a field that it does not know, that is there twice or is written in another
+// case, a missing range or epoch, or another version is an error that wraps [ErrBadMap], and then m is left alone. Use it on a
 // Map that nobody else has seen yet. It implements [encoding/json.Unmarshaler].
 func (m *Map) UnmarshalJSON(text []byte) error {
 	var version struct {
@@ -75,10 +82,11 @@ func (m *Map) UnmarshalJSON(text []byte) error {
 	case version.Epoch == nil:
 		return fmt.Errorf("%w: epoch is missing", ErrBadMap)
 	}
+	if err := checkKeys(text); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadMap, err)
+	}
 	var doc mapJSON
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&doc); err != nil {
+	if err := json.Unmarshal(text, &doc); err != nil {
 		return fmt.Errorf("%w: %w", ErrBadMap, err)
 	}
 	shards := make([]Shard, len(doc.Shards))
@@ -94,6 +102,53 @@ func (m *Map) UnmarshalJSON(text []byte) error {
 	}
 	*m = *read
 	return nil
+}
+
+// checkKeys refuses the keys of objects that [encoding/json] would take for others, take
+// the last of, or leave out.
+func checkKeys(text []byte) error {
+	known := map[int][]string{1: {"version", "epoch", "shards"}, 3: {"name", "range", "node"}} // by depth
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var objects []map[string]bool // the keys of those that are open; nil for an array
+	isKey := false
+	for {
+		token, err := d.Token()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		depth := len(objects)
+		switch t := token.(type) {
+		case json.Delim:
+			switch t {
+			case '{':
+				objects = append(objects, map[string]bool{})
+			case '[':
+				objects = append(objects, nil)
+			default:
+				objects = objects[:depth-1]
+			}
+			isKey = len(objects) > 0 && objects[len(objects)-1] != nil
+			continue
+		case string:
+			if isKey {
+				switch keys := objects[depth-1]; {
+				case !slices.Contains(known[depth], t):
+					return fmt.Errorf("unknown field %q", t)
+				case keys[t]:
+					return fmt.Errorf("field %q is there twice", t)
+				default:
+					keys[t] = true
+				}
+				isKey = false
+				continue
+			}
+		}
+		isKey = depth > 0 && objects[depth-1] != nil // after a value
+	}
 }
 
 // Digest returns a fingerprint of what the map says, its shards with their names,

@@ -121,3 +121,38 @@ func FuzzMapJSON(f *testing.F) {
 		require.Equal(t, m.Epoch(), again.Epoch())
 	})
 }
+
+// JSON would replace what is not UTF-8, and the reader would have another map of the same epoch.
+func TestJSONRefusesTextThatItWouldChange(t *testing.T) {
+	t.Parallel()
+	m, err := shard.NewMap(1, shard.Shard{Range: parse(t, "-80"), Name: "\xff", Node: "n\xfe"}, shard.Shard{Range: parse(t, "80-"), Name: "x"})
+	if err != nil {
+		return // refusing it is right too
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return // and so is this
+	}
+	var read shard.Map
+	require.NoError(t, json.Unmarshal(text, &read))
+	require.Equal(t, m.Digest(), read.Digest())
+	_, err = m.Supersedes(&read)
+	require.NoError(t, err, "the publisher and its readers are no split brain")
+}
+
+// Package json takes the last of two keys, and any case.
+func TestUnmarshalRefusesKeysTwiceAndInAnotherCase(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`{"version":1,"epoch":1,"epoch":9,"shards":[{"range":"-"}]}`,
+		`{"version":1,"epoch":1,"shards":[{"range":"-","node":"a"}],"shards":[{"range":"-"}]}`,
+		`{"VERSION":1,"Epoch":1,"sharDs":[{"Range":"-"}]}`,
+	} {
+		var m shard.Map
+		err := m.UnmarshalJSON([]byte(text))
+		if err == nil {
+			out, _ := m.MarshalJSON()
+			t.Errorf("%s was read as %s", text, out)
+		}
+	}
+}

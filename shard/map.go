@@ -155,7 +155,7 @@ func (m *Map) All() iter.Seq[*Shard] {
 // [Map.Lookup].
 func (m *Map) Overlapping(r Range) iter.Seq[*Shard] {
 	return func(yield func(*Shard) bool) {
-		if !r.valid() {
+		if !r.valid() || len(m.shards) == 0 {
 			return
 		}
 		for i := int(m.index.owner(r.Start)); i < len(m.shards) && m.shards[i].Range.Start <= r.last(); i++ {
@@ -192,7 +192,10 @@ func (m *Map) Group(ids []ID) iter.Seq2[*Shard, []int] {
 			positions[i] = i
 		}
 		slices.SortFunc(positions, func(a, b int) int {
-			return cmp.Or(cmp.Compare(owners[a], owners[b]), cmp.Compare(a, b))
+			if c := cmp.Compare(owners[a], owners[b]); c != 0 {
+				return c // not cmp.Or: inlined into a caller, its variadic slice is allocated at each comparison
+			}
+			return cmp.Compare(a, b)
 		})
 		for len(positions) > 0 {
 			owner, n := owners[positions[0]], 1

@@ -282,3 +282,45 @@ func newMap(t require.TestingT, epoch uint64, shards ...shard.Shard) *shard.Map 
 	require.NoError(t, err)
 	return m
 }
+
+// Every iterator stops when its loop is left.
+func TestOverlappingAndGroupStopWhenAsked(t *testing.T) {
+	t.Parallel()
+	m := newMap(t, 1, tiles([]shard.ID{1 << 60, 1 << 61, 1 << 62})...)
+	n := 0
+	for range m.Overlapping(shard.Range{}) {
+		n++
+		break
+	}
+	for range m.Group([]shard.ID{0, 1 << 60, 1 << 61, 1 << 62}) {
+		n++
+		break
+	}
+	for range m.Diff(newMap(t, 2, shard.Shard{Node: "x"})) {
+		n++
+		break
+	}
+	require.Equal(t, 3, n)
+}
+
+// As All, ByNode, ByName and Diff of it.
+func TestOverlappingOfTheZeroMapYieldsNothing(t *testing.T) {
+	t.Parallel()
+	require.NotPanics(t, func() { require.Empty(t, slices.Collect(new(shard.Map).Overlapping(shard.Range{}))) })
+}
+
+// Group's doc says two allocations; from another package it is one for each comparison.
+func TestGroupAllocatesNothingAComparison(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	m := newMap(t, 1, tiles([]shard.ID{1 << 60, 1 << 61, 1 << 62, 1 << 63})...)
+	ids := make([]shard.ID, 1000)
+	for i := range ids {
+		ids[i] = shard.XXHash(string(rune('a' + i)))
+	}
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() {
+		for range m.Group(ids) {
+		}
+	}), 3.0)
+}

@@ -244,3 +244,18 @@ func TestEvenRangesTileTheRing(t *testing.T) {
 		require.ErrorIs(t, err, shard.ErrBadCount, "%d", n)
 	}
 }
+
+// Characters beside the digits are none; the error says which boundary it is about.
+func TestParseErrorsSayWhere(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"3:-": `start: "3:" is not hexadecimal`, "-/0": `end: "/0" is not hexadecimal`, "-4g": `end: "4g" is not hexadecimal`,
+		"-@1": `end: "@1" is not hexadecimal`, "-`1": "end: \"`1\" is not hexadecimal", "G0-": `start: "G0"`,
+	} {
+		_, err := shard.ParseRange(text)
+		require.ErrorIs(t, err, shard.ErrBadRange, text)
+		require.ErrorContains(t, err, want, text)
+	}
+	_, err := shard.ParseRanges("-40--80-")
+	require.ErrorContains(t, err, "boundary 3 is empty")
+}

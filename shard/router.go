@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,8 +32,9 @@ type RouterOptions[N any] struct {
 
 	// Drop, if not nil, is given the handle of a node that no shard is on any more, once
 	// no call of [Router.Do] can be using it: to close it. It runs on the goroutine of the
-	// last such call, or of Update. A Target or Snapshot that is still in use elsewhere is
-	// not waited for.
+	// last such call, or of Update. Handles are dropped map by map, so a long call holds up
+	// those of later maps too. A Target or Snapshot that is still in use elsewhere is not
+	// waited for.
 	Drop func(node string, handle N)
 
 	// Log is told of maps that were put to use or refused, and of sources that fail.
@@ -69,7 +71,7 @@ type Router[K, N any] struct {
 	stats      routerStats
 	updating   sync.Mutex // one Update at a time
 	sourcesMu  sync.Mutex
-	sources    map[int]Source // those that a Follow watches
+	sources    map[int]*followed // those that a Follow watches
 	nextSource int
 }
 
@@ -97,7 +99,7 @@ func NewRouter[K, N any](hash Hash[K], m *Map, open func(node string) (N, error)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Router[K, N]{hash: hash, open: open, options: o, refresher: make(chan struct{}, 1), sources: map[int]Source{}}
+	r := &Router[K, N]{hash: hash, open: open, options: o, refresher: make(chan struct{}, 1), sources: map[int]*followed{}}
 	if err := r.Update(m); err != nil {
 		return nil, err
 	}
@@ -127,26 +129,35 @@ func (r *Router[K, N]) Snapshot() Snapshot[N] { return Snapshot[N]{r.current.Loa
 // the same epoch that says something else with [ErrSplitBrain], one with a node that open
 // refuses with [ErrUnknownNode], the zero Map or nil with [ErrBadMap]. Nothing of a refused
 // map takes effect. Calls that are under way keep the map that they began with.
-func (r *Router[K, N]) Update(m *Map) error {
-	old, changed, err := r.replace(m)
+func (r *Router[K, N]) Update(m *Map) error { return r.update(m, false) }
+
+// update is Update. A source may be behind the others, or remember: that is no news.
+func (r *Router[K, N]) update(m *Map, heard bool) error {
+	old, next, err := r.replace(m)
 	switch {
+	case heard && errors.Is(err, ErrStaleMap) && !errors.Is(err, ErrUnknownNode):
 	case err != nil:
 		r.stats.refused.Add(1)
 		r.options.Log.Warn("shard: map refused", "error", err)
-	case changed:
+	case next != nil:
 		r.stats.updates.Add(1)
 		r.options.Log.Info("shard: map in use", "epoch", m.Epoch(), "shards", m.Len())
 	}
-	if old != nil && changed {
-		old.release() // after the locks: it may drop handles
+	// After the lock, because Drop may update.
+	switch {
+	case next != nil && err != nil:
+		next.dropAll()
+	case next != nil && old != nil:
+		old.release()
 	}
 	return err
 }
 
-// replace swaps the snapshots under the lock of updates.
-func (r *Router[K, N]) replace(m *Map) (old *snapshot[N], changed bool, err error) {
+// replace swaps the snapshots under the lock of updates. The next is nil if m is not newer,
+// and with an error it holds the handles that were opened for nothing.
+func (r *Router[K, N]) replace(m *Map) (old, next *snapshot[N], err error) {
 	if m == nil || m.Len() == 0 {
-		return nil, false, fmt.Errorf("%w: expected a map with shards", ErrBadMap)
+		return nil, nil, fmt.Errorf("%w: expected a map with shards", ErrBadMap)
 	}
 	r.updating.Lock()
 	defer r.updating.Unlock()
@@ -156,11 +167,10 @@ func (r *Router[K, N]) replace(m *Map) (old *snapshot[N], changed bool, err erro
 		inUse = old.m
 	}
 	if newer, err := m.Supersedes(inUse); err != nil || !newer {
-		return nil, false, err
+		return nil, nil, err
 	}
-	next, err := r.openAll(m, old)
-	if err != nil {
-		return nil, false, err
+	if next, err = r.openAll(m, old); err != nil {
+		return nil, next, err
 	}
 	if old != nil {
 		old.next = next
@@ -169,29 +179,24 @@ func (r *Router[K, N]) replace(m *Map) (old *snapshot[N], changed bool, err erro
 	if old != nil {
 		close(old.superseded)
 	}
-	return old, true, nil
+	return old, next, nil
 }
 
-// openAll makes the snapshot of m, with the handles of old where they go on.
+// openAll makes the snapshot of m, with the handles of old where they go on. With an error
+// it has only those that it opened.
 func (r *Router[K, N]) openAll(m *Map, old *snapshot[N]) (*snapshot[N], error) {
 	next := newSnapshot(m, r.options.Drop)
-	var opened []string
 	for node, shards := range m.ByNode() {
-		if old != nil {
-			if handle, ok := old.nodes[node]; ok {
-				next.nodes[node] = handle
-				continue
-			}
+		if old.has(node) {
+			next.nodes[node] = old.nodes[node]
+			continue
 		}
 		handle, err := r.open(node)
 		if err != nil {
-			for _, name := range opened {
-				next.dropNode(name)
-			}
-			return nil, fmt.Errorf("%w %q of shard %q in the map of epoch %d: %w", ErrUnknownNode, node, shards[0].Name, m.epoch, err)
+			maps.DeleteFunc(next.nodes, func(name string, _ N) bool { return old.has(name) })
+			return next, fmt.Errorf("%w %q of shard %q in the map of epoch %d: %w", ErrUnknownNode, node, shards[0].Name, m.epoch, err)
 		}
 		next.nodes[node] = handle
-		opened = append(opened, node)
 	}
 	next.fill()
 	if old != nil {
@@ -221,7 +226,11 @@ func (r *Router[K, N]) Do(ctx context.Context, key K, fn func(context.Context, T
 		return err
 	}
 	r.stats.stale.Add(1)
-	if notYet := r.await(ctx, neededEpoch(err, epoch)); notYet != nil {
+	needed := neededEpoch(err, epoch)
+	if needed == 0 {
+		return err // no map can be newer
+	}
+	if notYet := r.await(ctx, needed); notYet != nil {
 		return fmt.Errorf("%w: %w", notYet, err)
 	}
 	_, err = r.call(ctx, key, fn)

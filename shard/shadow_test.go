@@ -89,3 +89,26 @@ func TestShadowCountsByNameFromManyGoroutines(t *testing.T) {
 	}
 	require.Equal(t, "single-shard same-node scatter", shard.SingleShard.String()+" "+shard.SameNode.String()+" "+shard.Scatter.String())
 }
+
+// A call without keys has moved if any part does, not only the last.
+func TestACallWithoutKeysMovesWithAnyPart(t *testing.T) {
+	t.Parallel()
+	a, b := parse(t, "-80"), parse(t, "80-")
+	inUse := newMap(t, 1, shard.Shard{Range: a, Node: "a"}, shard.Shard{Range: b, Node: "b"})
+	r := newRouter(t, &nodes{}, inUse, shard.RouterOptions[*handle]{})
+	for name, c := range map[string]struct {
+		shards []shard.Shard
+		moved  int64
+	}{
+		"the first": {[]shard.Shard{{Range: a, Node: "c"}, {Range: b, Node: "b", Name: "renamed"}}, 1},
+		"the last":  {[]shard.Shard{{Range: a, Node: "a", Name: "renamed"}, {Range: b, Node: "c"}}, 1},
+		"none":      {[]shard.Shard{{Range: a, Node: "a", Name: "renamed"}, {Range: b, Node: "b"}}, 0},
+	} {
+		s, err := r.Shadow(newMap(t, 2, c.shards...))
+		require.NoError(t, err)
+		s.Call("count")
+		for _, stats := range s.Report() {
+			require.Equal(t, c.moved, stats.Moved, name)
+		}
+	}
+}

@@ -76,12 +76,29 @@ func (s *snapshot[N]) acquire() bool {
 // release gives a reference back. The last one, which comes after the snapshot was
 // superseded, drops what the next one does not have and releases that.
 func (s *snapshot[N]) release() {
-	for ; s != nil && s.refs.Add(-1) == 0; s = s.next {
-		for node := range s.nodes {
-			if _, goesOn := s.next.nodes[node]; !goesOn {
-				s.dropNode(node)
-			}
+	if s.refs.Add(-1) > 0 {
+		return
+	}
+	defer s.next.release() // also if drop panics, or nothing would be dropped from then on
+	for node := range s.nodes {
+		if !s.next.has(node) {
+			s.dropNode(node)
 		}
+	}
+}
+
+// has reports whether a shard of the map is on a node. A nil snapshot has none.
+func (s *snapshot[N]) has(node string) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.nodes[node]
+	return ok
+}
+
+func (s *snapshot[N]) dropAll() {
+	for node := range s.nodes {
+		s.dropNode(node)
 	}
 }
 

@@ -60,6 +60,9 @@ type StaleError struct {
 }
 
 func (e *StaleError) Error() string {
+	if e == nil || e.Epoch == 0 {
+		return fmt.Sprintf("%v: expected a newer one", ErrStaleMap)
+	}
 	return fmt.Sprintf("%v: expected epoch %d or later", ErrStaleMap, e.Epoch)
 }
 
