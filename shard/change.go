@@ -35,7 +35,7 @@ func (m *Map) named(name string) int {
 }
 
 // Split returns the next map, in which the shard of that name is cut at the points as by
-// [Range.Split], without points in the middle. The parts stay on its node and are named
+// [Range.Split], or without points in the middle. The parts stay on its node and are named
 // by their ranges; no other shard changes. The epoch is one higher.
 //
 // It returns an error that wraps [ErrNoShard], [ErrBadRange], [ErrLastEpoch] or, if a

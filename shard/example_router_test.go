@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/evenkeel-go/evenkeel/shard"
+	"github.com/evenkeel-go/evenkeel/shard/gather"
 )
 
 // A channel's shard moves while a client still has the old map. The shard's own fence
@@ -36,6 +37,31 @@ func ExampleRouter_Do() {
 	// <nil>
 }
 
+// A count over all shards, by one map: if a shard refuses it as stale, the whole is
+// repeated by the newer one.
+func ExampleRouter_DoAll() {
+	ranges, _ := shard.EvenRanges(4)
+	shards := make([]shard.Shard, len(ranges))
+	for i, r := range ranges {
+		shards[i] = shard.Shard{Range: r, Node: fmt.Sprint("db", i%2)}
+	}
+	m, _ := shard.NewMap(1, shards...)
+	rows := map[string]int{"db0": 10, "db1": 20} // of each shard there
+	router, _ := shard.NewRouter(shard.XXHash, m, func(node string) (int, error) { return rows[node], nil }, shard.RouterOptions[int]{})
+
+	var total int64
+	err := router.DoAll(context.Background(), func(ctx context.Context, all shard.Snapshot[int]) (err error) {
+		total, _, err = gather.Aggregate(ctx, all.Map().All(), gather.Count(), func(_ context.Context, s *shard.Shard) (int64, error) {
+			db, _ := all.Node(s.Node)
+			return int64(db), nil // SELECT count(*) … WHERE the point is in s.Range
+		}, gather.Options{})
+		return err
+	})
+	fmt.Println(total, err)
+	// Output:
+	// 60 <nil>
+}
+
 // Two coordinators that do not know of each other publish the same epoch.
 func ExampleRouter_Update() {
 	m, _ := shard.NewMap(1, shard.Shard{Node: "db1"})
@@ -57,7 +83,7 @@ func ExampleRouter_Update() {
 	// Output:
 	// <nil>
 	// true
-	// shard: stale map: epoch 1, expected above 2
+	// shard: stale map: epoch 1, expected 2 or later
 	// shard: unknown node "db9" of shard "-" in the map of epoch 3: no such host
 	// db2
 }

@@ -11,7 +11,8 @@ import (
 
 // Follow keeps the router at the newest map of source until ctx ends, and returns the
 // error of ctx. Errors of the source and maps that [Router.Update] refuses are logged and
-// counted, and it goes on: the last good map stays in use. A map with a node that could not
+// counted, and it goes on: the last good map stays in use. A map that is older than the one
+// in use is passed over, since one source may be behind another. A map with a node that could not
 // be opened is tried again, after 1 s and then after pauses that double up to a minute.
 // Several sources may be followed at once; the newest map wins.
 //
@@ -135,12 +136,12 @@ func (r *Router[K, N]) await(ctx context.Context, epoch uint64) error {
 	if r.current.Load().m.epoch >= epoch {
 		return nil
 	}
-	defer r.stats.waiting.Add(-1)
-	if waiting := r.stats.waiting.Add(1); waiting > int64(max(0, r.options.Buffer)) {
+	if !r.enterBuffer() {
 		r.stats.bufferFull.Add(1)
-		return ErrBufferFull
+		return fmt.Errorf("%w: %d", ErrBufferFull, r.options.Buffer)
 	}
-	late := fmt.Errorf("shard: no map of epoch %d or later within %v", epoch, r.options.BufferTimeout)
+	defer r.stats.waiting.Add(-1)
+	late := fmt.Errorf("%w: no map of epoch %d or later within %v", ErrBufferTimeout, epoch, r.options.BufferTimeout)
 	waiting, cancel := context.WithTimeoutCause(ctx, r.options.BufferTimeout, late)
 	defer cancel()
 	for {
@@ -156,6 +157,19 @@ func (r *Router[K, N]) await(ctx context.Context, epoch uint64) error {
 		}
 		if waiting.Err() != nil && r.current.Load().m.epoch < epoch {
 			return ended(ctx, waiting)
+		}
+	}
+}
+
+// enterBuffer counts one more call that waits, if there may be one.
+func (r *Router[K, N]) enterBuffer() bool {
+	for {
+		n := r.stats.waiting.Load()
+		if n >= int64(r.options.Buffer) {
+			return false
+		}
+		if r.stats.waiting.CompareAndSwap(n, n+1) {
+			return true
 		}
 	}
 }

@@ -31,8 +31,9 @@ func (id ID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 // for 2^64, so the zero value is the whole ring.
 //
 // A range whose End is not 0 must end after it starts; ParseRange yields no
-// other, and [NewMap] refuses the rest. What the methods say of such a range, which
-// contains nothing, is not defined, except Contains. Ranges are comparable with ==.
+// other, and [NewMap] refuses the rest. Of such a range, which contains nothing, Contains
+// and SQL say so, Split and Join refuse it, and what the other methods say is not defined.
+// Ranges are comparable with ==.
 // A Range is a plain value and safe for concurrent use.
 type Range struct {
 	Start, End ID

@@ -16,9 +16,13 @@ var (
 	// that open refuses; it wraps what open returned.
 	ErrUnknownNode = errors.New("shard: unknown node")
 
-	// ErrBufferFull is returned by [Router.Do], together with the error of the call, when
-	// too many calls wait for a newer map already.
+	// ErrBufferFull is returned by [Router.Do] and [Router.DoAll], together with the error
+	// of the call, when as many calls wait for a newer map as may.
 	ErrBufferFull = errors.New("shard: too many calls wait for a newer map")
+
+	// ErrBufferTimeout is returned by [Router.Do] and [Router.DoAll], together with the error
+	// of the call, when no newer map came in time.
+	ErrBufferTimeout = errors.New("shard: the newer map is late")
 )
 
 // RouterOptions are the knobs of a [Router]. The zero value works.
@@ -31,10 +35,12 @@ type RouterOptions[N any] struct {
 	BufferTimeout time.Duration
 
 	// Drop, if not nil, is given the handle of a node that no shard is on any more, once
-	// no call of [Router.Do] can be using it: to close it. It runs on the goroutine of the
-	// last such call, or of Update. Handles are dropped map by map, so a long call holds up
-	// those of later maps too. A Target or Snapshot that is still in use elsewhere is not
-	// waited for.
+	// no call of [Router.Do] or [Router.DoAll] can be using it: to close it. It is also given
+	// those that were opened for a map which was then refused. It runs on the goroutine of
+	// the last such call, or of Update, and may use the router. Handles are dropped map by
+	// map, so a long call holds up those of later maps too. A Target or Snapshot that is in
+	// use elsewhere is not waited for. When all is done, those of the last map are the
+	// caller's to close: [Snapshot.Nodes].
 	Drop func(node string, handle N)
 
 	// Log is told of maps that were put to use or refused, and of sources that fail.
@@ -60,7 +66,7 @@ const (
 // transaction, and fail with a [*StaleError]. [Router.Do] then waits for the newer map and
 // tries again.
 //
-// A Router is safe for concurrent use by multiple goroutines.
+// The zero Router is of no use. A Router is safe for concurrent use by multiple goroutines.
 type Router[K, N any] struct {
 	hash    Hash[K]
 	open    func(node string) (N, error)
@@ -79,7 +85,7 @@ type Router[K, N any] struct {
 // map, and later once for each node that a newer map adds, and keeps the handle for as
 // long as a shard is on the node; a node that went and comes back is opened anew. Open should check the name and return without waiting
 // for the network, as [database/sql.Open] does: an update waits for it, and a map with a
-// node that it refuses is refused whole.
+// node that it refuses is refused whole. It must not use the router.
 //
 // It returns an error that wraps [ErrUnknownNode] or [ErrBadMap] (the zero Map, or none),
 // or one that names the argument or the option that is out of range.
@@ -121,7 +127,8 @@ func (r *Router[K, N]) Route(key K) Target[N] {
 }
 
 // Snapshot returns the map in use with its handles, for an operation that asks for more
-// than one key or for all shards. It costs one atomic load.
+// than one key or for all shards. It costs one atomic load. Where handles may be dropped,
+// or shards refuse a stale map, use [Router.DoAll].
 func (r *Router[K, N]) Snapshot() Snapshot[N] { return Snapshot[N]{r.current.Load()} }
 
 // Update puts m in the place of the map in use. To update to the same map again does
@@ -214,14 +221,26 @@ func (r *Router[K, N]) openAll(m *Map, old *snapshot[N]) (*snapshot[N], error) {
 // and to look out for an [Router.Update]: at a cutover the fence is up some milliseconds
 // before the new map is out. At most RouterOptions.Buffer calls wait, each at most
 // RouterOptions.BufferTimeout; then the call fails with fn's error, wrapped with
-// [ErrBufferFull], the time, or the error of ctx. All that waited go on at once.
+// [ErrBufferFull], [ErrBufferTimeout], or the error of ctx. All that waited go on at once.
 //
 // Fn must return ErrStaleMap only if nothing that it did has taken effect, since it is
-// repeated. Do returns every other error of fn as it is. Beside fn it costs a few tens of
-// nanoseconds.
+// repeated, and only of this router's map. Do returns every other error of fn as it is.
+// Beside fn it costs a few tens of nanoseconds.
 func (r *Router[K, N]) Do(ctx context.Context, key K, fn func(context.Context, Target[N]) error) error {
+	return r.do(ctx, func(s *snapshot[N]) error { return fn(ctx, s.lookup(r.hash(key))) })
+}
+
+// DoAll is [Router.Do] for a call that concerns more than one key, such as a scatter: fn is
+// given the map in use with all its handles, which are not dropped before it has returned.
+// A PartialError of package gather with an ErrStaleMap among its causes counts as one.
+func (r *Router[K, N]) DoAll(ctx context.Context, fn func(context.Context, Snapshot[N]) error) error {
+	return r.do(ctx, func(s *snapshot[N]) error { return fn(ctx, Snapshot[N]{s}) })
+}
+
+// do makes a call, and once more by a newer map if it has to.
+func (r *Router[K, N]) do(ctx context.Context, fn func(*snapshot[N]) error) error {
 	r.stats.calls.Add(1)
-	epoch, err := r.call(ctx, key, fn)
+	epoch, err := r.call(fn)
 	if !errors.Is(err, ErrStaleMap) {
 		return err
 	}
@@ -233,15 +252,15 @@ func (r *Router[K, N]) Do(ctx context.Context, key K, fn func(context.Context, T
 	if notYet := r.await(ctx, needed); notYet != nil {
 		return fmt.Errorf("%w: %w", notYet, err)
 	}
-	_, err = r.call(ctx, key, fn)
+	_, err = r.call(fn)
 	return err
 }
 
 // call makes one call by the snapshot in use, and says of which epoch that was.
-func (r *Router[K, N]) call(ctx context.Context, key K, fn func(context.Context, Target[N]) error) (uint64, error) {
+func (r *Router[K, N]) call(fn func(*snapshot[N]) error) (uint64, error) {
 	s := r.acquire()
 	defer s.release()
-	return s.m.epoch, fn(ctx, s.lookup(r.hash(key)))
+	return s.m.epoch, fn(s)
 }
 
 // acquire returns the snapshot in use and keeps its handles from being dropped.
@@ -257,7 +276,7 @@ func (r *Router[K, N]) acquire() *snapshot[N] {
 // climbs without Updates means that maps do not arrive.
 type RouterStats struct {
 	Epoch        uint64 // of the map in use
-	Calls        int64  // of Do
+	Calls        int64  // of Do and DoAll
 	StaleCalls   int64  // whose first try met a shard that had given up the key
 	Waiting      int64  // calls that wait for a newer map now
 	BufferFull   int64  // calls that were not allowed to

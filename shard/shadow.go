@@ -35,7 +35,7 @@ func (r Reach) String() string {
 // library: call [Shadow.Call] beside each query, let it run for a day and read the
 // [Shadow.Report].
 //
-// A Shadow is safe for concurrent use by multiple goroutines.
+// Its zero value is of no use. A Shadow is safe for concurrent use by multiple goroutines.
 type Shadow[K any] struct {
 	router func() *Map // in use now
 	hash   Hash[K]
@@ -66,7 +66,8 @@ func (s ShadowStats) Calls() int64 { return s.SingleShard + s.SameNode + s.Scatt
 
 // Call notes a call that concerns the given keys, or all the data if there are none, and
 // returns its reach on the next map. The name stands for a kind of query; names are few
-// and come from the program, since each is kept. It costs a look-up for each key and a lock.
+// and come from the program, since each is kept. It costs two look-ups for each key, or a
+// comparison of the maps if there are none, and a lock.
 func (s *Shadow[K]) Call(name string, keys ...K) Reach {
 	reach, moved := s.judge(keys)
 	s.mu.Lock()

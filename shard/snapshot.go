@@ -7,7 +7,7 @@ import (
 )
 
 // Snapshot is the map that a [Router] used at one moment, with the handles of its nodes.
-// It is immutable and safe for concurrent use.
+// It is immutable and safe for concurrent use. The zero value is of no use.
 type Snapshot[N any] struct{ s *snapshot[N] }
 
 // Map returns the map.
@@ -35,7 +35,7 @@ type snapshot[N any] struct {
 	drop    func(node string, handle N)
 
 	superseded chan struct{} // closed when a newer one is in use
-	next       *snapshot[N]  // the newer one, set before superseded is closed
+	next       *snapshot[N]  // the newer one, set before the router releases this one
 
 	// refs counts the calls that use the snapshot, the router while this is the one in
 	// use, and the snapshot before this one while that has references of its own. At zero

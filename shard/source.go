@@ -26,7 +26,8 @@ var (
 // concurrent use.
 type Source interface {
 	// Load returns the newest map. It asks the source itself and not a memory of it,
-	// unless the source is down and it is made to remember.
+	// unless the source is down and it is made to remember. It must return soon after ctx
+	// has ended. It may be called on any goroutine.
 	Load(ctx context.Context) (*Map, error)
 
 	// Watch yields the newest map and then every newer one soon after it was
@@ -45,7 +46,7 @@ func (m *Map) Supersedes(old *Map) (bool, error) {
 	case old == nil || m.epoch > old.epoch:
 		return true, nil
 	case m.epoch < old.epoch:
-		return false, fmt.Errorf("%w: epoch %d, expected above %d", ErrStaleMap, m.epoch, old.epoch)
+		return false, fmt.Errorf("%w: epoch %d, expected %d or later", ErrStaleMap, m.epoch, old.epoch)
 	case m.digest != old.digest:
 		return false, fmt.Errorf("%w: epoch %d with digest %016x, expected %016x", ErrSplitBrain, m.epoch, m.digest, old.digest)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/shard"
+	"github.com/evenkeel-go/evenkeel/shard/gather"
 )
 
 // A function may return its *StaleError variable although it is nil.
@@ -301,5 +302,53 @@ func TestAnAbandonedQuestionIsNoErrorOfTheSource(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, r.Stats().SourceErrors)
 		stop()
+	})
+}
+
+// A scatter that meets a stale shard is repeated as a whole, by the newer map, and has all
+// its handles until it has returned.
+func TestDoAllRepeatsTheWholeByTheNewerMap(t *testing.T) {
+	t.Parallel()
+	n := &nodes{}
+	left, right := parse(t, "-80"), parse(t, "80-")
+	r := newRouter(t, n, newMap(t, 1, shard.Shard{Range: left, Node: "a"}, shard.Shard{Range: right, Node: "b"}), shard.RouterOptions[*handle]{})
+	var epochs []uint64
+	err := r.DoAll(t.Context(), func(ctx context.Context, all shard.Snapshot[*handle]) error {
+		epochs = append(epochs, all.Map().Epoch())
+		_, err := gather.Scatter(ctx, all.Map().All(), func(_ context.Context, s *shard.Shard) (int, error) {
+			if s.Node == "b" {
+				require.NoError(t, r.Update(newMap(t, 2, shard.Shard{Range: left, Node: "a"}, shard.Shard{Range: right, Node: "c"})))
+				return 0, &shard.StaleError{Epoch: 2}
+			}
+			return 1, nil
+		}, gather.Options{})
+		for node := range all.Map().ByNode() {
+			h, ok := all.Node(node)
+			require.True(t, ok)
+			require.True(t, n.IsOpen(h))
+		}
+		return err
+	})
+	require.NoError(t, err)
+	require.Equal(t, []uint64{1, 2}, epochs)
+	require.Equal(t, []string{"a", "c"}, n.Names())
+}
+
+func TestABufferThatIsFullOrLateSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRouter(t, &nodes{}, one(t, 1, "a"), shard.RouterOptions[*handle]{Buffer: 1, BufferTimeout: time.Second})
+		var calls atomic.Int64
+		late := make(chan error, 1)
+		go func() { late <- r.Do(t.Context(), 7, stale(2, &calls)) }()
+		synctest.Wait()
+		for range 3 { // one that was refused takes nobody's place
+			err := r.Do(t.Context(), 7, stale(2, &calls))
+			require.ErrorIs(t, err, shard.ErrBufferFull)
+			require.ErrorContains(t, err, "newer map: 1: ")
+			require.Equal(t, int64(1), r.Stats().Waiting)
+		}
+		err := <-late
+		require.ErrorIs(t, err, shard.ErrBufferTimeout)
+		require.NotErrorIs(t, err, shard.ErrBufferFull)
 	})
 }
