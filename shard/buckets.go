@@ -89,7 +89,7 @@ func (b Buckets) Of(snowflake uint64) int64 {
 func (b Buckets) At(t time.Time) int64 { return b.Of(b.Since(t.Truncate(time.Millisecond))) }
 
 // First returns the smallest snowflake of a bucket, so that bucket n holds those
-// from First(n) up to and without First(n+1). That is 0 for buckets before the first
+// from First(n) up to and without First(n+1), and the last one all to the end. That is 0 for buckets before the first
 // and the greatest number for those after the last.
 func (b Buckets) First(bucket int64) uint64 {
 	if bucket <= 0 {
@@ -107,9 +107,11 @@ func (b Buckets) Time(snowflake uint64) time.Time {
 	return b.Epoch().Add(time.Duration(snowflake>>timeShift) * time.Millisecond)
 }
 
-// Since returns the smallest snowflake that may be made at t or later: 0 if t is
-// before the epoch, the greatest number if t is after all snowflakes. Since of now is
-// what [Buckets.Back] starts from for the first page, give or take the clocks.
+// Since returns the smallest snowflake of the first millisecond that begins at t or later:
+// 0 if t is before the epoch, the greatest number if t is after all snowflakes. Since of
+// now is what [Buckets.Back] starts from for the first page, give or take the clocks. For
+// a lower bound cut t to its millisecond first, since what is made later in it has a smaller
+// snowflake.
 func (b Buckets) Since(t time.Time) uint64 {
 	epoch := b.Epoch()
 	if !t.After(epoch) {

@@ -201,3 +201,67 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
+
+// A call to a healthy node costs a walk over all who wait for a slow one.
+func BenchmarkBulkhead(b *testing.B) {
+	for _, waiting := range []int{0, 100, 1000, 4000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			m := nodeMap(b, 2, "slow", "fast")
+			var slow, fast *shard.Shard
+			for s := range m.All() {
+				if s.Node == "slow" {
+					slow = s
+				} else {
+					fast = s
+				}
+			}
+			bulk := &gather.Bulkhead{PerNode: 1 << 20}
+			_ = slow
+			full := &gather.Bulkhead{PerNode: 1}
+			_ = bulk
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			started := make(chan struct{}, 1)
+			wg.Go(func() {
+				_, _ = gather.Scatter(ctx, slices.Values([]*shard.Shard{slow}), func(ctx context.Context, _ *shard.Shard) (int, error) {
+					started <- struct{}{}
+					<-ctx.Done()
+					return 0, ctx.Err()
+				}, gather.Options{Bulkhead: full})
+			})
+			<-started
+			// each holds a place at the slow node, and has its one worker at a node of its own
+			for i := range waiting {
+				own := &shard.Shard{Name: "own", Node: fmt.Sprint("own", i)}
+				up := make(chan struct{})
+				wg.Go(func() {
+					_, _ = gather.Scatter(ctx, slices.Values([]*shard.Shard{slow, own}), func(ctx context.Context, _ *shard.Shard) (int, error) {
+						close(up)
+						<-ctx.Done()
+						return 0, ctx.Err()
+					}, gather.Options{Bulkhead: full, Concurrency: 1})
+				})
+				<-up
+			}
+			// a scatter that has one call at the slow node and many at the fast
+			const calls = 64
+			list := []*shard.Shard{slow}
+			for range calls {
+				list = append(list, fast)
+			}
+			for b.Loop() {
+				n := 0
+				c2, done := context.WithCancel(context.Background())
+				_, _ = gather.Scatter(c2, slices.Values(list), func(context.Context, *shard.Shard) (int, error) {
+					if n++; n == calls {
+						done()
+					}
+					return 0, nil
+				}, gather.Options{Bulkhead: full, Concurrency: 1, MinFraction: 0.5})
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*calls), "ns/call")
+			cancel()
+			wg.Wait()
+		})
+	}
+}

@@ -38,7 +38,7 @@ type Bulkhead struct {
 // NodeUse says how busy a [Bulkhead] is at one node.
 type NodeUse struct {
 	InUse   int // calls at the node
-	Waiting int // scatters and streams that have found no room and want it
+	Waiting int // scatters and streams that have found no room, also those whose workers are busy
 }
 
 // room is the state of one node. Its queue holds tickets. Guarded by Bulkhead.mu.
@@ -145,7 +145,7 @@ func (b *Bulkhead) acquire(ctx context.Context, q *queuer, n int, nodes ...strin
 // needs more than there are holds up those behind, or would wait for ever. The
 // caller holds mu.
 func (b *Bulkhead) serve(node string, r *room) {
-	for e := r.queue.Front(); e != nil; {
+	for e := r.queue.Front(); e != nil && r.inUse < b.perNode(); {
 		next := e.Next()
 		if t := e.Value.(*ticket); t.of.asking {
 			if r.inUse+t.n > b.perNode() {

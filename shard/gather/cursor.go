@@ -67,6 +67,9 @@ func NewCursors(keys ...[]byte) (*Cursors, error) {
 // It returns an error if that is longer than 4096 characters, which leaves the position
 // about 3,000 bytes. It costs two or three microseconds.
 func (c *Cursors) Seal(fingerprint string, position []byte) (string, error) {
+	if c == nil || len(c.keys) == 0 {
+		return "", errors.New("gather: Cursors has no key, expected one of NewCursors")
+	}
 	body := append([]byte{cursorVersion}, fingerprintHash(fingerprint)...)
 	body = append(body, position...)
 	text := cursorEncoding.EncodeToString(append(body, sign(c.keys[0], body)...))

@@ -30,7 +30,7 @@
 //
 // By default every shard must answer; the first failure ends the other calls and
 // is returned as a [*PartialError] with its cause. Ask for less with
-// [Options.MinFraction], or for a quorum with [Options.First], and read in
+// [Options.MinFraction], or for a quorum with [Options.Quorum], and read in
 // [Gathered.Missing] what the answer lacks. A Stream that lacks anything ends with a
 // PartialError, and one that broke off after it had begun says Torn.
 //
@@ -43,15 +43,15 @@
 // # Aggregates
 //
 // A [Fold] is computed in parts: each shard folds its rows, mostly in SQL, and [Aggregate]
-// combines the parts in the order of the shards. [Sum], [Count], [Min], [Max], [Avg],
+// combines the parts in the order of the shards; [AggregateNodes] asks each node once. [Sum], [Count], [Min], [Max], [Avg],
 // [VarPop], [VarSamp], [TopK] and [Distinct] are folds, and [GroupBy] makes any of them one
 // by group.
 //
 // # Pages
 //
 // A [Query] is read page by page. Its cursor is a signed position in key space, so it
-// outlives splits, merges and moves between pages, and it asks every shard each time for no
-// more than a page. [NewestFirst] pages through the [shard.Buckets] of one key. Package
+// outlives splits, merges and moves between pages, and it asks every shard each time for a
+// page and one row more. [NewestFirst] pages through the [shard.Buckets] of one key. Package
 // httpgather sends rows over HTTP while they are read.
 //
 // # Order

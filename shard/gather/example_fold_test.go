@@ -14,10 +14,10 @@ import (
 // The average over all shards, where one has many rows and the other few: the parts
 // are sums and counts.
 func ExampleAggregate() {
-	ages := map[string]gather.Mean[int64]{"db1": {Sum: 30 * 99, Count: 99}, "db2": {Sum: 80, Count: 1}}
+	ages := map[string]gather.AvgPart[int64]{"db1": {Sum: 30 * 99, Count: 99}, "db2": {Sum: 80, Count: 1}}
 
 	avg, _, err := gather.Aggregate(context.Background(), exampleMap().All(), gather.Avg[int64](),
-		func(_ context.Context, s *shard.Shard) (gather.Mean[int64], error) {
+		func(_ context.Context, s *shard.Shard) (gather.AvgPart[int64], error) {
 			return ages[s.Node], nil // SELECT coalesce(sum(age), 0), count(age) FROM … WHERE hash BETWEEN …
 		}, gather.Options{})
 	fmt.Println(avg.V, err)

@@ -161,7 +161,7 @@ func ExampleOptions_first() {
 				return "", ctx.Err()
 			}
 			return s.Node, nil
-		}, gather.Options{First: 1})
+		}, gather.Options{Quorum: 1})
 	fmt.Println(found.Results[0].Value, "without", found.Missing, err)
 	// Output:
 	// db2 without [-80] <nil>

@@ -89,14 +89,44 @@ func Aggregate[P, R any](ctx context.Context, shards iter.Seq[*shard.Shard], f F
 	if found, err = Scatter(ctx, shards, fn, o); err != nil {
 		return result, found, err
 	}
+	result, err = combine(f, len(found.Results), func(i int) (P, string) {
+		return found.Results[i].Value, "shard " + found.Results[i].Shard.Name
+	})
+	return result, found, err
+}
+
+// AggregateNodes is [Aggregate] with one call for each node, as [ScatterNodes] makes it: fn
+// returns the part of all the node's shards, by one query. The parts are combined in the
+// order of the nodes.
+func AggregateNodes[P, R any](ctx context.Context, nodes iter.Seq2[string, []*shard.Shard], f Fold[P, R], fn func(ctx context.Context, node string, shards []*shard.Shard) (P, error), o Options) (result R, found GatheredNodes[P], err error) {
+	if !f.complete() {
+		return result, found, errIncompleteFold
+	}
+	if found, err = ScatterNodes(ctx, nodes, fn, o); err != nil {
+		return result, found, err
+	}
+	result, err = combine(f, len(found.Results), func(i int) (P, string) {
+		return found.Results[i].Value, "node " + found.Results[i].Node
+	})
+	return result, found, err
+}
+
+// combine folds n parts. An error of Combine names whose part it was about.
+func combine[P, R any](f Fold[P, R], n int, part func(int) (_ P, whose string)) (R, error) {
+	var none R
 	into := f.Zero()
-	for _, r := range found.Results {
-		if into, err = f.Combine(into, r.Value); err != nil {
-			return result, found, fmt.Errorf("gather: part of shard %s: %w", r.Shard.Name, err)
+	for i := range n {
+		p, whose := part(i)
+		var err error
+		if into, err = f.Combine(into, p); err != nil {
+			return none, fmt.Errorf("gather: part of %s: %w", whose, err)
 		}
 	}
-	result, err = f.Final(into)
-	return result, found, err
+	result, err := f.Final(into)
+	if err != nil {
+		return none, err
+	}
+	return result, nil
 }
 
 // GroupBy folds each group by f: SELECT key, … GROUP BY key. A part maps each group

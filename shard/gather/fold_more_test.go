@@ -2,7 +2,9 @@ package gather_test
 
 import (
 	"cmp"
+	"context"
 	"database/sql"
+	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/evenkeel-go/evenkeel/shard"
 	"github.com/evenkeel-go/evenkeel/shard/gather"
 )
 
@@ -162,4 +165,51 @@ func TestTopKRefusesWhatItCannotUse(t *testing.T) {
 	got, err = gather.Reduce(f, slices.Values([][]int{{}, nil}))
 	require.NoError(t, err)
 	require.Empty(t, got)
+}
+
+func TestAvgRefusesASumOfNoRows(t *testing.T) {
+	got, err := gather.Reduce(gather.Avg[int64](), slices.Values([]gather.AvgPart[int64]{{Sum: 5, Count: 0}, {Sum: 5, Count: 1}}))
+	require.ErrorIs(t, err, gather.ErrBadPart, "%v", got)
+}
+
+func TestAggregateReturnsNothingWithAnError(t *testing.T) {
+	f := gather.Count()
+	f.Final = func(n int64) (int64, error) { return n, errors.New("no") }
+	got, _, err := gather.Aggregate(t.Context(), evenMap(t, 2).All(), f, func(context.Context, *shard.Shard) (int64, error) { return 1, nil }, gather.Options{})
+	require.Error(t, err)
+	require.Zero(t, got)
+}
+
+// Asked by nodes, an aggregate is what it is asked by shards, for any map.
+func TestAggregateNodesEqualsAggregate(t *testing.T) {
+	t.Parallel()
+	m := nodeMap(t, 9, "a", "b", "c")
+	of := func(s *shard.Shard) int64 { return int64(s.Range.Start >> 56) }
+	want, _, err := gather.Aggregate(t.Context(), m.All(), gather.Sum[int64](), func(_ context.Context, s *shard.Shard) (int64, error) { return of(s), nil }, gather.Options{})
+	require.NoError(t, err)
+	calls := 0
+	got, found, err := gather.AggregateNodes(t.Context(), m.ByNode(), gather.Sum[int64](), func(_ context.Context, _ string, shards []*shard.Shard) (sum int64, _ error) {
+		calls++
+		for _, s := range shards {
+			sum += of(s)
+		}
+		return sum, nil
+	}, gather.Options{Concurrency: 1})
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.Equal(t, 3, calls)
+	require.Len(t, found.Results, 3)
+
+	_, _, err = gather.AggregateNodes(t.Context(), m.ByNode(), gather.Sum[int64](), func(context.Context, string, []*shard.Shard) (int64, error) {
+		return math.MaxInt64, nil
+	}, gather.Options{})
+	require.ErrorIs(t, err, gather.ErrOverflow)
+	require.ErrorContains(t, err, "part of node b")
+	_, _, err = gather.AggregateNodes(t.Context(), m.ByNode(), gather.Sum[int64](), func(_ context.Context, node string, _ []*shard.Shard) (int64, error) {
+		return 0, errors.New("down")
+	}, gather.Options{})
+	var partial *gather.PartialError
+	require.ErrorAs(t, err, &partial)
+	_, _, err = gather.AggregateNodes(t.Context(), m.ByNode(), gather.Fold[int64, int64]{}, func(context.Context, string, []*shard.Shard) (int64, error) { return 0, nil }, gather.Options{})
+	require.ErrorContains(t, err, "expected three functions")
 }

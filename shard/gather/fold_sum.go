@@ -53,32 +53,35 @@ func addCounts(a, b int64) (int64, error) {
 	return add(a, b)
 }
 
-// Mean is the part of [Avg]: SELECT coalesce(sum(x), 0), count(x). It counts what is
+// AvgPart is the part of [Avg]: SELECT coalesce(sum(x), 0), count(x). It counts what is
 // not NULL, so count(*) is wrong for a column that may be. The zero value is that of no
 // rows.
-type Mean[T Number] struct {
+type AvgPart[T Number] struct {
 	Sum   T
 	Count int64
 }
 
 // Avg is the average of all rows, NULL if there are none. It adds sums and counts up
 // and divides once, so that shards count by their rows: an average of averages would
-// be another number. Sums of whole numbers are exact, or [ErrOverflow], and rounded
-// only by the division; those of floating-point numbers are as [Sum] has them. A
+// be another number. Sums of whole numbers are exact, or [ErrOverflow], converted
+// to float64 and divided, each of which rounds; those of floating-point numbers are as [Sum] has them. A
 // negative count is [ErrBadPart].
-func Avg[T Number]() Fold[Mean[T], sql.Null[float64]] {
-	return Fold[Mean[T], sql.Null[float64]]{
-		Zero: func() Mean[T] { return Mean[T]{} },
-		Combine: func(into, part Mean[T]) (_ Mean[T], err error) {
+func Avg[T Number]() Fold[AvgPart[T], sql.Null[float64]] {
+	return Fold[AvgPart[T], sql.Null[float64]]{
+		Zero: func() AvgPart[T] { return AvgPart[T]{} },
+		Combine: func(into, part AvgPart[T]) (_ AvgPart[T], err error) {
+			if part.Count == 0 && part.Sum != 0 {
+				return AvgPart[T]{}, fmt.Errorf("%w: sum of no rows is %v, expected 0", ErrBadPart, part.Sum)
+			}
 			if into.Count, err = addCounts(into.Count, part.Count); err != nil {
-				return Mean[T]{}, err
+				return AvgPart[T]{}, err
 			}
 			if into.Sum, err = add(into.Sum, part.Sum); err != nil {
-				return Mean[T]{}, err
+				return AvgPart[T]{}, err
 			}
 			return into, nil
 		},
-		Final: func(all Mean[T]) (sql.Null[float64], error) {
+		Final: func(all AvgPart[T]) (sql.Null[float64], error) {
 			if all.Count == 0 {
 				return sql.Null[float64]{}, nil
 			}

@@ -189,10 +189,10 @@ func TestCountLaws(t *testing.T) {
 
 func TestAvgLaws(t *testing.T) {
 	t.Parallel()
-	lawful(t, aFold[int32, gather.Mean[int64], sql.Null[float64]]{
+	lawful(t, aFold[int32, gather.AvgPart[int64], sql.Null[float64]]{
 		fold: gather.Avg[int64](), row: rapid.Int32(),
-		part: func(rows []int32) gather.Mean[int64] {
-			p := gather.Mean[int64]{Count: int64(len(rows))}
+		part: func(rows []int32) gather.AvgPart[int64] {
+			p := gather.AvgPart[int64]{Count: int64(len(rows))}
 			for _, r := range rows {
 				p.Sum += int64(r)
 			}
@@ -209,19 +209,19 @@ func TestAvgLaws(t *testing.T) {
 		near: func(a, b sql.Null[float64]) bool {
 			return a.Valid == b.Valid && math.Abs(a.V-b.V) <= 1e-15*math.Abs(b.V)
 		},
-		same: equal[gather.Mean[int64]], any: true, copy: same[gather.Mean[int64]],
+		same: equal[gather.AvgPart[int64]], any: true, copy: same[gather.AvgPart[int64]],
 	})
 }
 
 func TestAvgIsNoAverageOfAverages(t *testing.T) {
 	t.Parallel()
-	avg, err := gather.Reduce(gather.Avg[int](), slices.Values([]gather.Mean[int]{{Sum: 10, Count: 1}, {Sum: 0, Count: 9}, {}}))
+	avg, err := gather.Reduce(gather.Avg[int](), slices.Values([]gather.AvgPart[int]{{Sum: 10, Count: 1}, {Sum: 0, Count: 9}, {}}))
 	require.NoError(t, err)
 	require.Equal(t, sql.Null[float64]{V: 1, Valid: true}, avg)
 
-	_, err = gather.Reduce(gather.Avg[int](), slices.Values([]gather.Mean[int]{{Sum: 10, Count: -1}}))
+	_, err = gather.Reduce(gather.Avg[int](), slices.Values([]gather.AvgPart[int]{{Sum: 10, Count: -1}}))
 	require.ErrorIs(t, err, gather.ErrBadPart)
-	_, err = gather.Reduce(gather.Avg[uint8](), slices.Values([]gather.Mean[uint8]{{Sum: 200, Count: 1}, {Sum: 56, Count: 1}}))
+	_, err = gather.Reduce(gather.Avg[uint8](), slices.Values([]gather.AvgPart[uint8]{{Sum: 200, Count: 1}, {Sum: 56, Count: 1}}))
 	require.ErrorIs(t, err, gather.ErrOverflow)
 }
 

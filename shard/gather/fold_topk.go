@@ -14,7 +14,7 @@ import (
 // on every shard and first of all. Fold all groups by [GroupBy] and sort, or shard by
 // the word.
 //
-// It returns an error if k is below 1 or compare is nil. It costs at most k comparisons
+// It returns an error if k is below 1 or compare is nil. It costs at most 2k comparisons
 // a part and holds 2k rows.
 func TopK[T any](k int, compare func(a, b T) int) (Fold[[]T, []T], error) {
 	if k < 1 || compare == nil {

@@ -11,7 +11,9 @@ import (
 // Hedge makes a call that is late a second time and takes the answer that comes
 // first, as Dean and Barroso describe it (The Tail at Scale, CACM 56(2), 2013): of a
 // hundred shards, the slowest sets the time of the whole, and what is slow once is
-// seldom slow twice. It is only for reads that may be repeated. [Attempt] tells the
+// seldom slow twice. It is only for reads that may be repeated, and whose answer holds
+// nothing that must be closed or that lives by its context, as *sql.Rows do: one of two is
+// discarded. [Attempt] tells the
 // function which of the two it is, so that the second can ask a replica.
 //
 // Of the two attempts, the context of the one that is still under way when the other
@@ -157,6 +159,9 @@ func (r *race[R]) over() {
 // timer's. It returns when both have.
 func (s *scatter[R]) hedged(ctx context.Context, c *call[R]) (R, error) {
 	s.o.Hedge.called()
+	if Attempt(ctx) != 0 { // of a call around this one
+		ctx = context.WithValue(ctx, attemptKey{}, 0)
+	}
 	first, endFirst := context.WithCancel(ctx)
 	defer endFirst()
 	r := new(race[R])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -260,4 +261,27 @@ func TestHedgePanicsAndExitsAsItsCallDoes(t *testing.T) {
 func TestAttemptOfAnyContextIsTheFirst(t *testing.T) {
 	t.Parallel()
 	require.Zero(t, gather.Attempt(t.Context()))
+}
+
+// A first attempt inside a second one is told that it is a second.
+func TestAttemptOfAScatterInsideASecondAttempt(t *testing.T) {
+	m := evenMap(t, 2)
+	one := slices.Collect(m.All())[:1]
+	synctest.Test(t, func(t *testing.T) {
+		outer := &gather.Hedge{After: time.Second, Budget: 1}
+		var seen []int
+		_, err := gather.Scatter(t.Context(), slices.Values(one), func(ctx context.Context, _ *shard.Shard) (int, error) {
+			if gather.Attempt(ctx) == 0 {
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}
+			_, err := gather.Scatter(ctx, slices.Values(one), func(ctx context.Context, _ *shard.Shard) (int, error) {
+				seen = append(seen, gather.Attempt(ctx))
+				return 0, nil
+			}, gather.Options{Hedge: &gather.Hedge{After: time.Hour, Budget: 1}})
+			return 0, err
+		}, gather.Options{Hedge: outer})
+		require.NoError(t, err)
+		require.Equal(t, []int{0}, seen)
+	})
 }

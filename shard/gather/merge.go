@@ -64,8 +64,10 @@ func Merge[T any](compare func(a, b T) int, streams ...iter.Seq2[T, error]) iter
 // end. It is not called again after that, nor after an error. Rows that come with an
 // error are yielded before it.
 //
-// What the functions return is read until the next call of the same function and
-// not changed, so that each may fill one buffer again and again. The first call of
+// The slices that the functions return are not changed, and not used after the next call of
+// the same function, so that each may fill one slice again and again. What the rows point
+// to must last longer, until the next row of that stream has been yielded, because
+// its order is checked against them. The first call of
 // each comes in the order of the arguments, before the first row; the next when the
 // last row of a batch has been yielded. The rest is as for Merge, above all what it
 // says of order, of errors and of compare: where NULL sorts, a descending order and

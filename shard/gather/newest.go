@@ -26,7 +26,8 @@ const mostBuckets = 16 // that NewestFirst asks at once
 // limit rows has seen all buckets. Rows that fetch returns beyond its limit are not used.
 //
 // The first call to fail ends the context of the others and its error is returned,
-// with the number of its bucket and without rows. When ctx ends, that is its error.
+// with the number of its bucket and without rows. When ctx ends, that is what fetch
+// returns then.
 // NewestFirst returns when every call that it made has returned. It returns a plain
 // error if limit is below 1 or buckets or fetch is nil, and treats a panic in fetch as
 // [Scatter] does. It is safe for concurrent use.

@@ -39,7 +39,7 @@ type GatheredNodes[R any] struct {
 // [shard.Map.ByNode]; a node without shards is not called, and the slices are not
 // changed.
 //
-// Options.MinFraction, Options.First and [PartialError] count shards, so that a node
+// Options.MinFraction, Options.Quorum and [PartialError] count shards, so that a node
 // weighs as much as it holds. Options.Concurrency, ShardTimeout, Bulkhead and Hedge are
 // about calls: here of a node. All else is as for Scatter.
 func ScatterNodes[R any](ctx context.Context, nodes iter.Seq2[string, []*shard.Shard], fn func(ctx context.Context, node string, shards []*shard.Shard) (R, error), o Options) (GatheredNodes[R], error) {

@@ -226,8 +226,8 @@ func TestScatterNodesRefusesNil(t *testing.T) {
 	}
 	_, err := gather.ScatterNodes(t.Context(), m.ByNode(), never, gather.Options{Limit: 1})
 	require.ErrorContains(t, err, "gather: Options.Limit is 1")
-	_, err = gather.ScatterNodes(t.Context(), m.ByNode(), never, gather.Options{First: 5})
-	require.ErrorContains(t, err, "gather: Options.First is 5, expected at most the number of shards that are asked, 4")
+	_, err = gather.ScatterNodes(t.Context(), m.ByNode(), never, gather.Options{Quorum: 5})
+	require.ErrorContains(t, err, "gather: Options.Quorum is 5, expected at most the number of shards that are asked, 4")
 }
 
 // hostile is an error that can neither be compared nor asked.

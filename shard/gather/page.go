@@ -44,14 +44,16 @@ type Query[T, P any] struct {
 	//
 	// A position travels as JSON by [encoding/json], which must be exact. Whole numbers,
 	// booleans, finite floating-point numbers and [time.Time] (to the nanosecond, without
-	// its location) are. Text that is not UTF-8 is not, and is an error: use []byte. So are types
-	// that lose something: interfaces, and fields that are not exported or are
-	// excluded by their tag, unless a type marshals itself.
+	// its location, in UTC or a zone of whole minutes) are. Text that is not UTF-8 is not, and is an error: use []byte. So are types
+	// that lose something: interfaces; fields that are not exported, are excluded by their tag,
+	// share a name or leave out what is empty but not nil; and types that marshal themselves but
+	// do not unmarshal, or by a field that is embedded.
 	Position func(T) P
 
 	// Fetch returns the first rows of one shard after a position, which is nil for the
 	// first page, in order and at most limit: SELECT … WHERE (filter) AND (created_at,
-	// id) < (…) AND hash BETWEEN … ORDER BY created_at DESC, id DESC LIMIT …. The bounds
+	// id) < (…) AND hash BETWEEN … ORDER BY created_at DESC, id DESC LIMIT …. A shard that
+	// has as many must return as many, since fewer mean that it has no more. The bounds
 	// of the shard's range keep rows that a move left behind out of sight. It is called
 	// for several shards at once.
 	Fetch func(ctx context.Context, s *shard.Shard, after *P, limit int) ([]T, error)
@@ -66,7 +68,7 @@ type Page[T any] struct {
 }
 
 // Page returns up to limit rows after the cursor; the empty cursor is the start. It
-// asks each shard for limit+1 rows, all at once as [Scatter] does, and merges them.
+// asks each shard for limit+1 rows, several at once as [Scatter] does, and merges them.
 // Shards may be those of another map each time.
 //
 // For rows that stay as they are, the pages together are all rows, each once and in
@@ -75,7 +77,7 @@ type Page[T any] struct {
 // seen twice or never, which no cursor can mend.
 //
 // A page needs every shard, for the rows that a missing one has before the end of the
-// page would be skipped for good: Options.MinFraction must be 0 or 1, First and
+// page would be skipped for good: Options.MinFraction must be 0 or 1, Quorum and
 // Limit 0. It returns no rows with an error: that of Scatter, a [*PartialError]
 // for one, as it is; [ErrBadCursor] or [ErrForeignCursor]; [ErrUnordered] if a shard's
 // rows are not in the order of Compare; [ErrTie] if two of them compare equal, or the
@@ -85,22 +87,31 @@ func (q Query[T, P]) Page(ctx context.Context, shards iter.Seq[*shard.Shard], cu
 	if err := q.check(limit, o); err != nil {
 		return Page[T]{}, err
 	}
-	var after *P
 	var position []byte
 	if cursor != "" {
 		var err error
 		if position, err = q.Cursors.Open(q.Fingerprint, cursor); err != nil {
 			return Page[T]{}, err
 		}
-		if after, err = decodePosition[P](position); err != nil {
+		if _, err = decodePosition[P](position); err != nil {
 			return Page[T]{}, err
 		}
 	}
 	found, err := Scatter(ctx, shards, func(ctx context.Context, s *shard.Shard) ([]T, error) {
-		return q.Fetch(ctx, s, copyOf(after), limit+1)
+		var after *P
+		if position != nil { // one for each, down to what it points to
+			var err error
+			if after, err = decodePosition[P](position); err != nil {
+				return nil, err
+			}
+		}
+		return q.Fetch(ctx, s, after, limit+1)
 	}, o)
 	if err != nil {
 		return Page[T]{}, err
+	}
+	if len(found.Results) == 0 {
+		return Page[T]{}, errors.New("gather: no shards, expected one or more: a page of none would look like the last")
 	}
 	rows, more, err := q.merge(found.Results, limit)
 	if err != nil {
@@ -127,14 +138,21 @@ func (q Query[T, P]) Page(ctx context.Context, shards iter.Seq[*shard.Shard], cu
 // those of [Query.Page].
 func (q Query[T, P]) All(ctx context.Context, shards iter.Seq[*shard.Shard], cursor string, size int, o Options) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		for next := cursor; ; {
+		var last T
+		for next, n := cursor, 0; ; n++ {
 			page, err := q.Page(ctx, shards, next, size, o)
 			if err != nil {
 				var none T
 				yield(none, err)
 				return
 			}
+			if n > 0 && len(page.Rows) > 0 && q.Compare(last, page.Rows[0]) >= 0 {
+				var none T
+				yield(none, fmt.Errorf("%w: page %d does not follow the one before, expected Fetch to begin after the position", ErrUnordered, n))
+				return
+			}
 			for _, row := range page.Rows {
+				last = row
 				if !yield(row, nil) {
 					return
 				}
@@ -166,11 +184,11 @@ func (q Query[T, P]) check(limit int, o Options) error {
 	case q.Cursors == nil || q.Fingerprint == "" || q.Compare == nil || q.Position == nil || q.Fetch == nil:
 		return errIncompleteQuery
 	case limit < 1 || limit == math.MaxInt:
-		return fmt.Errorf("gather: limit is %d, expected 1 or more", limit)
+		return fmt.Errorf("gather: limit is %d, expected 1 to %d", limit, math.MaxInt-1)
 	case o.MinFraction != 0 && o.MinFraction != 1:
 		return fmt.Errorf("gather: Options.MinFraction is %v, expected 0 or 1 for a page, which would skip what is missing", o.MinFraction)
-	case o.First != 0:
-		return fmt.Errorf("gather: Options.First is %d, expected 0 for a page, which would skip what is missing", o.First)
+	case o.Quorum != 0:
+		return fmt.Errorf("gather: Options.Quorum is %d, expected 0 for a page, which would skip what is missing", o.Quorum)
 	}
 	return checkPositionType[P]()
 }
@@ -212,14 +230,4 @@ func (q Query[T, P]) checkFirst(rows []T, position []byte) error {
 		err = fmt.Errorf("%w: the first row is at the position of the cursor, expected Fetch to begin after it", ErrTie)
 	}
 	return err
-}
-
-// copyOf gives each call of Fetch a position of its own, so that one which changes it
-// does not change it for others.
-func copyOf[P any](p *P) *P {
-	if p == nil {
-		return nil
-	}
-	c := *p
-	return &c
 }

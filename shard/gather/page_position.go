@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 )
 
 func encodePosition[P any](p P) ([]byte, error) {
@@ -49,6 +50,9 @@ func hasReplacement(data []byte) bool {
 var (
 	jsonMarshaler = reflect.TypeFor[json.Marshaler]()
 	textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
+
+	jsonUnmarshaler = reflect.TypeFor[json.Unmarshaler]()
+	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
 // checkPositionType refuses types of which JSON keeps not all: the rows between the
@@ -63,10 +67,16 @@ func checkPositionType[P any]() error {
 
 // lost names the first part of t that does not survive JSON, or nothing.
 func lost(t reflect.Type, seen map[reflect.Type]bool) string {
-	if seen[t] || marshalsItself(t) {
+	if seen[t] {
 		return ""
 	}
+	if marshalsItself(t) {
+		return notBack(t)
+	}
 	seen[t] = true
+	if name := nameTwice(t, map[string]bool{}); name != "" {
+		return fmt.Sprintf("two fields of %v with the name %q", t, name)
+	}
 	switch t.Kind() {
 	case reflect.Interface:
 		return fmt.Sprintf("an interface, %v", t)
@@ -74,9 +84,12 @@ func lost(t reflect.Type, seen map[reflect.Type]bool) string {
 		return lost(t.Elem(), seen)
 	case reflect.Struct:
 		for f := range t.Fields() {
-			promoted := f.Anonymous && f.Type.Kind() == reflect.Struct // also of an unexported type
-			if !f.IsExported() && !promoted || f.Tag.Get("json") == "-" {
+			embedded := f.Anonymous && f.Type.Kind() == reflect.Struct // also of an unexported type
+			if !f.IsExported() && !embedded || f.Tag.Get("json") == "-" {
 				return fmt.Sprintf("the field %v.%s", t, f.Name)
+			}
+			if k := f.Type.Kind(); (k == reflect.Slice || k == reflect.Map) && strings.Contains(f.Tag.Get("json"), ",omitempty") {
+				return fmt.Sprintf("omitempty at %v.%s, of which an empty value comes back as nil", t, f.Name)
 			}
 			if what := lost(f.Type, seen); what != "" {
 				return what
@@ -88,4 +101,46 @@ func lost(t reflect.Type, seen map[reflect.Type]bool) string {
 
 func marshalsItself(t reflect.Type) bool {
 	return t.Implements(jsonMarshaler) || t.Implements(textMarshaler)
+}
+
+// notBack says what is wrong with a type that marshals itself: it does not unmarshal, or
+// it is a struct for which an embedded field does it, without the others.
+func notBack(t reflect.Type) string {
+	if p := reflect.PointerTo(t); !p.Implements(jsonUnmarshaler) && !p.Implements(textUnmarshaler) && !t.Implements(jsonUnmarshaler) && !t.Implements(textUnmarshaler) {
+		return fmt.Sprintf("a type that marshals itself and does not unmarshal, %v", t)
+	}
+	if t.Kind() != reflect.Struct || t.NumField() == 1 {
+		return ""
+	}
+	for f := range t.Fields() {
+		if f.Anonymous && marshalsItself(f.Type) {
+			return fmt.Sprintf("an embedded field that marshals itself, %v.%s", t, f.Name)
+		}
+	}
+	return ""
+}
+
+// nameTwice returns a JSON name that two fields of a struct share, embedded ones
+// included: package json writes one of them or neither.
+func nameTwice(t reflect.Type, seen map[string]bool) string {
+	if t.Kind() != reflect.Struct {
+		return ""
+	}
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct && !marshalsItself(f.Type) {
+			if twice := nameTwice(f.Type, seen); twice != "" {
+				return twice
+			}
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		if seen[name] {
+			return name
+		}
+		seen[name] = true
+	}
+	return ""
 }

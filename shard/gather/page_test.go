@@ -237,7 +237,7 @@ func TestPageNeedsEveryShard(t *testing.T) {
 	t.Parallel()
 	s := &store{[]message{{5, 1}, {5, 2}, {4, 3}}}
 	q := s.query(t)
-	for _, o := range []gather.Options{{MinFraction: 0.5}, {MinFraction: 2}, {MinFraction: math.NaN()}, {First: 1}, {Limit: 3}, {Concurrency: -1}} {
+	for _, o := range []gather.Options{{MinFraction: 0.5}, {MinFraction: 2}, {MinFraction: math.NaN()}, {Quorum: 1}, {Limit: 3}, {Concurrency: -1}} {
 		_, err := q.Page(t.Context(), evenMap(t, 2).All(), "", 2, o)
 		require.ErrorContains(t, err, "gather: Options.")
 	}

@@ -29,10 +29,10 @@ type Options struct {
 	// at least one must. A node counts for as many shards as it has.
 	MinFraction float64
 
-	// First is a quorum: the call succeeds as soon as that many shards have answered,
+	// Quorum asks for the first k of n: the call succeeds as soon as that many shards have answered,
 	// and the others are ended. 0 means off. It excludes MinFraction, and must not be
 	// more than the shards that are asked. A Stream refuses it.
-	First int
+	Quorum int
 
 	// Limit is for Stream alone: the most rows that it yields, and that it reads of
 	// each shard. 0 means no limit. Scatter and ScatterNodes refuse it.
@@ -43,8 +43,8 @@ type Options struct {
 	Bulkhead *Bulkhead
 
 	// Hedge makes a slow call a second time. It is for reads that may be repeated, and
-	// is shared by the scatters that share its budget. nil means off. A Stream refuses
-	// it.
+	// is shared by the scatters that share its budget. nil means off. A Stream takes it
+	// only with Limit.
 	Hedge *Hedge
 }
 
@@ -58,10 +58,10 @@ func (o Options) validate() error {
 		return fmt.Errorf("gather: Options.ShardTimeout is %v, expected 0 or more", o.ShardTimeout)
 	case !(o.MinFraction >= 0 && o.MinFraction <= 1): // refuses NaN as well
 		return fmt.Errorf("gather: Options.MinFraction is %v, expected 0 to 1", o.MinFraction)
-	case o.First < 0:
-		return fmt.Errorf("gather: Options.First is %d, expected 0 or more", o.First)
-	case o.First > 0 && o.MinFraction > 0:
-		return fmt.Errorf("gather: Options.First is %d and Options.MinFraction %v, expected one of them to be 0", o.First, o.MinFraction)
+	case o.Quorum < 0:
+		return fmt.Errorf("gather: Options.Quorum is %d, expected 0 or more", o.Quorum)
+	case o.Quorum > 0 && o.MinFraction > 0:
+		return fmt.Errorf("gather: Options.Quorum is %d and Options.MinFraction %v, expected one of them to be 0", o.Quorum, o.MinFraction)
 	case o.Limit < 0:
 		return fmt.Errorf("gather: Options.Limit is %d, expected 0 or more", o.Limit)
 	}
@@ -82,10 +82,10 @@ func (o Options) validateScatter() error {
 // validateStream is validate for Stream.
 func (o Options) validateStream() error {
 	switch {
-	case o.First != 0:
-		return fmt.Errorf("gather: Options.First is %d, expected 0: a Stream has no quorum", o.First)
-	case o.Hedge != nil:
-		return fmt.Errorf("gather: Options.Hedge is set, expected nil: a Stream is not hedged")
+	case o.Quorum != 0:
+		return fmt.Errorf("gather: Options.Quorum is %d, expected 0: a Stream has no quorum", o.Quorum)
+	case o.Hedge != nil && o.Limit == 0:
+		return fmt.Errorf("gather: Options.Hedge is set and Options.Limit 0, expected a limit: a Stream without one is not hedged")
 	}
 	return o.validate()
 }
@@ -101,10 +101,10 @@ func (o Options) concurrency(n int) int {
 // need is how many of n shards must answer.
 func (o Options) need(n int) (int, error) {
 	switch {
-	case o.First > n:
-		return 0, fmt.Errorf("gather: Options.First is %d, expected at most the number of shards that are asked, %d", o.First, n)
-	case o.First > 0:
-		return o.First, nil
+	case o.Quorum > n:
+		return 0, fmt.Errorf("gather: Options.Quorum is %d, expected at most the number of shards that are asked, %d", o.Quorum, n)
+	case o.Quorum > 0:
+		return o.Quorum, nil
 	case o.MinFraction == 0:
 		return n, nil
 	}

@@ -89,7 +89,7 @@ func TestScatterNodesDoesWhatItsPolicySays(t *testing.T) {
 			quorum := rapid.Bool().Draw(t, "quorum")
 			o := gather.Options{MinFraction: float64(need) / float64(len(shards))}
 			if quorum {
-				o = gather.Options{First: need}
+				o = gather.Options{Quorum: need}
 			}
 			if rapid.Bool().Draw(t, "bulkhead") {
 				o.Bulkhead = &gather.Bulkhead{}
@@ -173,7 +173,7 @@ func TestScatterQuorumEndsTheOthers(t *testing.T) {
 			case <-ctx.Done():
 				return 0, ctx.Err()
 			}
-		}, gather.Options{First: 2})
+		}, gather.Options{Quorum: 2})
 		require.NoError(t, err)
 		require.Equal(t, 3*time.Second, time.Since(started))
 		require.Equal(t, []int{1, 2}, []int{g.Results[0].Value, g.Results[1].Value})
@@ -191,7 +191,7 @@ func TestScatterQuorumFailsAsSoonAsItCannotBeReached(t *testing.T) {
 			}
 			<-ctx.Done()
 			return 0, ctx.Err()
-		}, gather.Options{First: 4})
+		}, gather.Options{Quorum: 4})
 		require.EqualError(t, err, "gather: 0 of 5 shards answered: shard -33: boom; shard 33-66: boom")
 		require.NotErrorIs(t, err, context.Canceled)
 	})
@@ -201,15 +201,15 @@ func TestScatterRefusesAQuorumThatCannotBe(t *testing.T) {
 	t.Parallel()
 	never := func(context.Context, *shard.Shard) (int, error) { panic("called") }
 	for want, o := range map[string]gather.Options{
-		"gather: Options.First is 6, expected at most the number of shards that are asked, 5": {First: 6},
-		"gather: Options.First is -1, expected 0 or more":                                     {First: -1},
-		"gather: Options.First is 2 and Options.MinFraction 0.5, expected one":                {First: 2, MinFraction: 0.5},
-		"gather: Options.Limit is 3, expected 0: only a Stream has a limit":                   {Limit: 3},
-		"gather: Hedge.After is 0s, expected more than 0":                                     {Hedge: &gather.Hedge{}},
-		"gather: Hedge.Budget is 1.5, expected 0 to 1":                                        {Hedge: &gather.Hedge{After: 1, Budget: 1.5}},
-		"gather: Hedge.Budget is -1, expected 0 to 1":                                         {Hedge: &gather.Hedge{After: 1, Budget: -1}},
-		"gather: Hedge.Budget is NaN, expected 0 to 1":                                        {Hedge: &gather.Hedge{After: 1, Budget: math.NaN()}},
-		"gather: Bulkhead.PerNode is -2, expected 0 or more":                                  {Bulkhead: &gather.Bulkhead{PerNode: -2}},
+		"gather: Options.Quorum is 6, expected at most the number of shards that are asked, 5": {Quorum: 6},
+		"gather: Options.Quorum is -1, expected 0 or more":                                     {Quorum: -1},
+		"gather: Options.Quorum is 2 and Options.MinFraction 0.5, expected one":                {Quorum: 2, MinFraction: 0.5},
+		"gather: Options.Limit is 3, expected 0: only a Stream has a limit":                    {Limit: 3},
+		"gather: Hedge.After is 0s, expected more than 0":                                      {Hedge: &gather.Hedge{}},
+		"gather: Hedge.Budget is 1.5, expected 0 to 1":                                         {Hedge: &gather.Hedge{After: 1, Budget: 1.5}},
+		"gather: Hedge.Budget is -1, expected 0 to 1":                                          {Hedge: &gather.Hedge{After: 1, Budget: -1}},
+		"gather: Hedge.Budget is NaN, expected 0 to 1":                                         {Hedge: &gather.Hedge{After: 1, Budget: math.NaN()}},
+		"gather: Bulkhead.PerNode is -2, expected 0 or more":                                   {Bulkhead: &gather.Bulkhead{PerNode: -2}},
 	} {
 		_, err := gather.Scatter(t.Context(), evenMap(t, 5).All(), never, o)
 		require.ErrorContains(t, err, want)

@@ -32,11 +32,12 @@ type Gathered[R any] struct {
 
 // Scatter calls fn once for each shard, several at a time, and returns the
 // answers. The shards are those of one map, [shard.Map.All] or
-// [shard.Map.Overlapping]; none at all is an empty answer and no error.
+// [shard.Map.Overlapping]; none at all is an empty answer and no error, unless
+// Options.Quorum asks for more.
 //
 // Scatter returns when every call that it started has returned, so fn must obey
 // its context; nothing is left running. As soon as too many have failed for
-// Options.MinFraction to be reached, or enough have answered for Options.First, the
+// Options.MinFraction to be reached, or enough have answered for Options.Quorum, the
 // context of the others ends and no further one starts. An answer that fn gives after
 // that, or after its timeout, still counts. A value that comes with an error does not.
 //

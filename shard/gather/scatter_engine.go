@@ -137,7 +137,7 @@ func (s *scatter[R]) do(c *call[R]) {
 	}
 	c.value, c.state = value, answered
 	s.answered += len(c.shards)
-	if s.o.First > 0 && s.answered >= s.need {
+	if s.o.Quorum > 0 && s.answered >= s.need {
 		s.stop()
 	}
 }

@@ -1,6 +1,7 @@
 package gather
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,6 +37,22 @@ func (s *Sketch) MarshalBinary() ([]byte, error) {
 		data = append(data, byte(v>>16), byte(v>>8), byte(v))
 	}
 	return data, nil
+}
+
+// MarshalText returns the bytes of [Sketch.MarshalBinary] in base64, so that a sketch
+// travels as JSON.
+func (s *Sketch) MarshalText() ([]byte, error) {
+	data, err := s.MarshalBinary()
+	return base64.StdEncoding.AppendEncode(nil, data), err
+}
+
+// UnmarshalText is [Sketch.UnmarshalBinary] for what MarshalText writes.
+func (s *Sketch) UnmarshalText(text []byte) error {
+	data, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBadSketch, err)
+	}
+	return s.UnmarshalBinary(data)
 }
 
 // UnmarshalBinary replaces the sketch by that of the bytes, of which it keeps none. It

@@ -1,6 +1,7 @@
 package gather_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -220,4 +221,15 @@ func FuzzSketchUnmarshal(f *testing.F) {
 		require.Equal(t, want, marshal(t, &s))
 		require.False(t, math.IsNaN(s.Estimate()))
 	})
+}
+
+func TestSketchesTravelAsJSON(t *testing.T) {
+	s := new(gather.Sketch)
+	s.Add(1)
+	data, err := json.Marshal(s)
+	if err == nil {
+		var got gather.Sketch
+		require.NoError(t, json.Unmarshal(data, &got))
+		require.Equal(t, s.Estimate(), got.Estimate(), "%s", data)
+	}
 }

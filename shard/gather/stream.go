@@ -16,7 +16,7 @@ import (
 // [Bulkhead] lets in, so that the queries could never all be open.
 var ErrBulkheadTooSmall = errors.New("gather: bulkhead is too small for an ordered stream")
 
-// Stream asks all shards at once and yields their rows merged in the order of
+// Stream asks all shards and yields their rows merged in the order of
 // compare, as [Merge] does with streams: rows that compare equal come in the order in
 // which the shards were given. fn starts the query of one shard and yields its rows in
 // that order; it is called when the sequence is iterated, and each iteration asks
@@ -44,12 +44,13 @@ var ErrBulkheadTooSmall = errors.New("gather: bulkhead is too small for an order
 // PartialError that has Torn set, whatever the MinFraction. What was yielded before is
 // right. An fn that ends early because its context has ended must yield an error; one that
 // yields none after that is taken to have failed. Options that Stream does not take,
-// First and Hedge, or that are out of range, are a plain error. An error comes with a zero
+// Quorum, and Hedge without a limit, or that are out of range, are a plain error. An error comes with a zero
 // row and is always the last element.
 //
 // Breaking out of the loop, a panic in its body or the end of ctx ends the context of
 // all queries; the loop is left when all of them have returned, and nothing is left
-// running. If fn or its sequence panics, Stream panics with a [*PanicError] on the
+// running. Rows that were read before ctx ended may still come, and if they are all there
+// are, no error follows. If fn or its sequence panics, Stream panics with a [*PanicError] on the
 // goroutine of the loop; if it calls [runtime.Goexit], so does Stream. Its calls run on
 // goroutines of their own, several at once. Distinct iterations are independent.
 func Stream[T any](ctx context.Context, shards iter.Seq[*shard.Shard], compare func(a, b T) int, fn func(ctx context.Context, s *shard.Shard) iter.Seq2[T, error], o Options) iter.Seq2[T, error] {
@@ -147,6 +148,9 @@ func firstRows[T any](ctx context.Context, stream iter.Seq2[T, error], limit int
 		}
 		if rows = append(rows, row); len(rows) == limit {
 			return rows, nil
+		}
+		if err := ended(ctx); err != nil {
+			return nil, err // whether or not fn looks
 		}
 	}
 	return rows, ended(ctx) // of a stream cut short, an error would have said nothing

@@ -1,12 +1,16 @@
 package gather_test
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -133,5 +137,117 @@ func TestStreamAPanicOfCompareEndsTheQueries(t *testing.T) {
 					}, gather.Options{Limit: limit}))
 			})
 		}
+	})
+}
+
+type driverError struct{ cause error }
+
+func (e *driverError) Error() string { return "driver: " + e.cause.Error() }
+func (e *driverError) Unwrap() error { return e.cause }
+
+// Options.ShardTimeout: "The error of a call that it ended says so and wraps what the call returned."
+func TestStreamTimeoutWrapsWhatTheCallReturned(t *testing.T) {
+	for _, limit := range []int{5, 0} {
+		synctest.Test(t, func(t *testing.T) {
+			var last error
+			for _, err := range gather.Stream(t.Context(), evenMap(t, 2).All(), cmp.Compare[int], func(ctx context.Context, _ *shard.Shard) iter.Seq2[int, error] {
+				return func(yield func(int, error) bool) {
+					<-ctx.Done()
+					yield(0, &driverError{ctx.Err()})
+				}
+			}, gather.Options{ShardTimeout: time.Second, Limit: limit}) {
+				last = err
+			}
+			var of *driverError
+			require.ErrorIs(t, last, context.DeadlineExceeded)
+			require.True(t, errors.As(last, &of), "limit %d: %v", limit, last)
+		})
+	}
+}
+
+// After a break, a query that does not look at its context goes on for up to 64 rows.
+func TestStreamBreakEndsAQueryAtItsNextRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var read atomic.Int64
+		for range gather.Stream(t.Context(), evenMap(t, 2).All(), cmp.Compare[int], func(context.Context, *shard.Shard) iter.Seq2[int, error] {
+			return func(yield func(int, error) bool) {
+				for i := 0; ; i++ {
+					time.Sleep(time.Second)
+					if read.Add(1); !yield(i, nil) {
+						return
+					}
+				}
+			}
+		}, gather.Options{}) {
+			break
+		}
+		require.LessOrEqual(t, read.Load(), int64(4))
+	})
+}
+
+func TestStreamFailureEndsTheOthersAtTheirNextRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var read atomic.Int64
+		for range gather.Stream(t.Context(), evenMap(t, 2).All(), cmp.Compare[int], func(_ context.Context, s *shard.Shard) iter.Seq2[int, error] {
+			return func(yield func(int, error) bool) {
+				if s.Range.Start == 0 {
+					time.Sleep(1500 * time.Millisecond)
+					yield(0, errors.New("down"))
+					return
+				}
+				for i := 0; ; i++ {
+					time.Sleep(time.Second)
+					if read.Add(1); !yield(i, nil) {
+						return
+					}
+				}
+			}
+		}, gather.Options{Limit: 1000}) {
+		}
+		require.LessOrEqual(t, read.Load(), int64(4))
+	})
+}
+
+type panicsInIs struct{}
+
+func (panicsInIs) Error() string { return "x" }
+func (panicsInIs) Is(error) bool { panic("Is") }
+
+func TestStreamAsksNothingOfAForeignError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		require.NotPanics(t, func() {
+			for range gather.Stream(t.Context(), evenMap(t, 1).All(), cmp.Compare[int], func(ctx context.Context, _ *shard.Shard) iter.Seq2[int, error] {
+				return func(yield func(int, error) bool) {
+					<-ctx.Done()
+					yield(0, panicsInIs{})
+				}
+			}, gather.Options{ShardTimeout: time.Second}) {
+			}
+		})
+	})
+}
+
+// With a limit a shard is read once and for all, and may be read a second time.
+func TestStreamWithALimitIsHedged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &gather.Hedge{After: time.Second, Budget: 1}
+		started := time.Now()
+		var got []int
+		for v, err := range gather.Stream(t.Context(), evenMap(t, 2).All(), cmp.Compare[int], func(ctx context.Context, s *shard.Shard) iter.Seq2[int, error] {
+			return func(yield func(int, error) bool) {
+				if s.Range.Start == 0 && gather.Attempt(ctx) == 0 {
+					<-ctx.Done()
+					yield(0, ctx.Err())
+					return
+				}
+				_ = yield(1, nil) && yield(2, nil) && yield(3, nil)
+			}
+		}, gather.Options{Limit: 3, Hedge: h}) {
+			require.NoError(t, err)
+			got = append(got, v)
+		}
+		require.Equal(t, []int{1, 1, 2}, got)
+		require.Equal(t, time.Second, time.Since(started))
+		require.Equal(t, uint64(1), h.Stats().Wins)
 	})
 }

@@ -118,6 +118,9 @@ func (s *stream[T]) readRows(r *reader[T]) error {
 		if err != nil {
 			return watch.cause(err)
 		}
+		if err := ended(s.ctx); err != nil {
+			return err // whether or not fn looks
+		}
 		watch.row()
 		if first {
 			s.hasAnswered(r)
@@ -305,8 +308,8 @@ func (w *watch) cause(err error) error {
 	if !w.fired.Load() {
 		return err
 	}
-	if errors.Is(err, context.Canceled) {
-		err = context.DeadlineExceeded
+	if err == context.Canceled { // the watch's own, and nothing of fn's
+		return fmt.Errorf("no row within %v: %w", w.after, context.DeadlineExceeded)
 	}
-	return fmt.Errorf("no row within %v: %w", w.after, err)
+	return fmt.Errorf("no row within %v: %w: %w", w.after, context.DeadlineExceeded, err)
 }

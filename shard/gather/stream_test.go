@@ -438,11 +438,11 @@ func TestStreamRefusesWhatItCannotDo(t *testing.T) {
 	m := evenMap(t, 4)
 	never := func(context.Context, *shard.Shard) iter.Seq2[int, error] { panic("called") }
 	for want, o := range map[string]gather.Options{
-		"gather: Options.First is 1, expected 0":      {First: 1},
-		"gather: Options.Hedge is set, expected nil":  {Hedge: &gather.Hedge{After: 1}},
-		"gather: Options.Limit is -1, expected 0":     {Limit: -1},
-		"gather: Options.Concurrency is -1, expected": {Concurrency: -1},
-		"gather: Bulkhead.PerNode is -1, expected":    {Bulkhead: &gather.Bulkhead{PerNode: -1}},
+		"gather: Options.Quorum is 1, expected 0":                            {Quorum: 1},
+		"gather: Options.Hedge is set and Options.Limit 0, expected a limit": {Hedge: &gather.Hedge{After: 1}},
+		"gather: Options.Limit is -1, expected 0":                            {Limit: -1},
+		"gather: Options.Concurrency is -1, expected":                        {Concurrency: -1},
+		"gather: Bulkhead.PerNode is -1, expected":                           {Bulkhead: &gather.Bulkhead{PerNode: -1}},
 	} {
 		rows, err := 0, error(nil)
 		for _, err = range gather.Stream(t.Context(), m.All(), cmp.Compare[int], never, o) {

@@ -78,6 +78,13 @@ func logical(b testing.TB) map[string]func(context.Context) ([]int64, error) {
 			}
 			return merged(parts)
 		},
+		"limits": func(ctx context.Context) ([]int64, error) { // as nodes, with a limit in each part of the union
+			var parts []string
+			for s := range m.All() {
+				parts = append(parts, "("+selectFrom(s)+")")
+			}
+			return first20(ctx, db, strings.Join(parts, " UNION ALL ")+" ORDER BY k LIMIT 20")
+		},
 		"nodes": func(ctx context.Context) ([]int64, error) {
 			found, err := gather.ScatterNodes(ctx, m.ByNode(), func(ctx context.Context, _ string, shards []*shard.Shard) ([]int64, error) {
 				return first20(ctx, db, selectFromAll(shards))

@@ -167,7 +167,7 @@ func (w *world) checkAggregates(t *rapid.T) {
 	channels := column[int64](t, w.oracle.db, `SELECT count(DISTINCT channel) FROM everything WHERE `+filter)[0]
 	requireFold(t, channels, found, gather.Distinct(), func(p parts) *gather.Sketch { return p.distinct })
 	average := column[sql.Null[float64]](t, w.oracle.db, `SELECT avg(amount) FROM everything WHERE `+filter)[0]
-	got := reduce(t, found, gather.Avg[int64](), func(p parts) gather.Mean[int64] { return gather.Mean[int64]{Sum: p.sum, Count: p.amounts} })
+	got := reduce(t, found, gather.Avg[int64](), func(p parts) gather.AvgPart[int64] { return gather.AvgPart[int64]{Sum: p.sum, Count: p.amounts} })
 	require.Equal(t, average.Valid, got.Valid)
 	require.InDelta(t, average.V, got.V, 1e-9)
 }
@@ -211,6 +211,12 @@ func (w *world) checkGroups(t *rapid.T) {
 	got, _, err := gather.Aggregate(t.Context(), w.m.All(), gather.GroupBy[int64](gather.Count()), func(ctx context.Context, s *shard.Shard) (map[int64]int64, error) {
 		return ask(ctx, w.nodes[s.Node], filter+" AND "+s.Range.SQL(w.point))
 	}, gather.Options{Concurrency: 2})
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+
+	got, _, err = gather.AggregateNodes(t.Context(), w.m.ByNode(), gather.GroupBy[int64](gather.Count()), func(ctx context.Context, name string, shards []*shard.Shard) (map[int64]int64, error) {
+		return ask(ctx, w.nodes[name], filter+" AND "+anyOf(shards, w.point))
+	}, gather.Options{})
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 }

@@ -38,7 +38,7 @@ type mediaRange struct {
 // parseAccept reads the elements that are well-formed.
 func parseAccept(fields []string) (ranges []mediaRange) {
 	for _, field := range fields {
-		for element := range strings.SplitSeq(field, ",") {
+		for _, element := range elements(field) {
 			name, params, err := mime.ParseMediaType(element)
 			if err != nil || !strings.Contains(name, "/") {
 				continue
@@ -56,6 +56,25 @@ func parseAccept(fields []string) (ranges []mediaRange) {
 		}
 	}
 	return ranges
+}
+
+// elements splits a list at the commas that are not in quotes.
+func elements(field string) (list []string) {
+	quoted, escaped, start := false, false, 0
+	for i := range len(field) {
+		switch c := field[i]; {
+		case escaped:
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			list = append(list, field[start:i])
+			start = i + 1
+		}
+	}
+	return append(list, field[start:])
 }
 
 // quality is that of the most specific range which includes the type, 0 without one.

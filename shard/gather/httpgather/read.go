@@ -220,7 +220,11 @@ func remoteProblem(res *http.Response, mediaType string) error {
 			p = problem{} // the status says enough
 		}
 	}
-	return remoteError(res.StatusCode, p.Detail, p.Missing, "")
+	err := remoteError(res.StatusCode, p.Detail, p.Missing, "")
+	if errors.Is(err, ErrBadStream) { // the problem of a gateway, whose missing is something else
+		err = remoteError(res.StatusCode, p.Detail, nil, "")
+	}
+	return err
 }
 
 func remoteError(status int, message string, missing []string, resume string) error {
@@ -238,7 +242,7 @@ func remoteError(status int, message string, missing []string, resume string) er
 // nextEvent reads and understands one record, after so many rows.
 func nextEvent[T any](records splitter, rows int64) (e event[T], err error) {
 	record, err := records.next()
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return e, fmt.Errorf("%w: no end after %d rows", ErrTorn, rows)
 	}
 	if err != nil {

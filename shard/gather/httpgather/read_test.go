@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -283,4 +284,42 @@ func FuzzServe(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, []map[string]string{{text: text}, {"": ""}}, rows)
 	})
+}
+
+func TestReadTakesTheGreatestBound(t *testing.T) {
+	for _, mediaType := range []string{ndjson, array} {
+		_, body, err := record(mediaType, numbered(0, 2, nil), httpgather.Options[row]{})
+		require.NoError(t, err)
+		for _, err := range httpgather.Read[row](response(mediaType, strings.NewReader(body)), httpgather.ReadOptions{MaxRecord: math.MaxInt}) {
+			require.NoError(t, err, mediaType)
+		}
+	}
+}
+
+// A gateway's problem has a member of the same name with other content: the status is hidden.
+func TestReadKeepsTheStatusOfAForeignProblem(t *testing.T) {
+	res := response("application/problem+json", strings.NewReader(`{"title":"Bad","status":503,"detail":"no","missing":["header X"]}`))
+	res.StatusCode = 503
+	for _, err := range httpgather.Read[row](res, httpgather.ReadOptions{}) {
+		var remote *httpgather.RemoteError
+		require.True(t, errors.As(err, &remote), "%v", err)
+		require.Equal(t, 503, remote.Status)
+	}
+}
+
+type wrappingEnd struct{ r io.Reader }
+
+func (w wrappingEnd) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil {
+		err = fmt.Errorf("connection reset: %w", err)
+	}
+	return n, err
+}
+
+// An error of the transport that wraps io.EOF is an error.
+func TestReadKeepsAnErrorThatWrapsTheEnd(t *testing.T) {
+	_, err := read[row](ndjson, wrappingEnd{strings.NewReader("{\"ID\":1}\n")})
+	require.ErrorIs(t, err, httpgather.ErrTorn)
+	require.ErrorContains(t, err, "connection reset")
 }

@@ -130,6 +130,9 @@ func (s *sender[T]) flushRows() {
 // one are dropped: a client could not tell where to resume.
 func (s *sender[T]) advance() bool {
 	checkpoint, err := s.o.Cursor(s.last)
+	if err == nil && checkpoint == "" {
+		err = errors.New("it is empty, which is the start")
+	}
 	if err != nil {
 		s.err = fmt.Errorf("httpgather: cursor after row %d: %w", s.rows-1, err)
 		s.buf.Reset()

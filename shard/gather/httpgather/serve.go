@@ -30,7 +30,12 @@ type Options[T any] struct {
 	// Cursor returns the cursor of what follows a row, as [gather.Query.Cursor] does. With
 	// it each flush ends in a checkpoint, from which a client may resume. nil means
 	// none. It is called once a flush, with the last row, never twice at once, but
-	// perhaps while the query runs on. Its error ends the stream.
+	// perhaps while the query runs on. Its error ends the stream, and so does an empty
+	// cursor, which is that of the start.
+	//
+	// It is only for a query that is complete up to each row that it yields, such as
+	// [gather.Query.All], or a [gather.Stream] without MinFraction: of a shard that was
+	// left out, a client that resumes behind its rows never sees them.
 	Cursor func(T) (string, error)
 
 	// Next returns the cursor of the next page, for a response that is one page. It is
@@ -42,7 +47,8 @@ type Options[T any] struct {
 	// is used if no row has been sent, and a message. A status of 0 and an empty message
 	// stand for the default: of a [*gather.PartialError] 503 and that shards did not
 	// answer, of a cursor that is bad or foreign 400, of [context.DeadlineExceeded] 503, and of
-	// all others 500 and no more than "internal error". nil means the default.
+	// all others 500 and no more than "internal error". nil means the default. The missing
+	// ranges of a PartialError are told in any case.
 	Public func(error) (status int, message string)
 }
 
@@ -72,8 +78,8 @@ func (o Options[T]) validate() error {
 // [ErrReservedKey], that of a row that cannot be encoded, and that of an option out of its
 // range. The client is told of it as Options.Public says, with a status of its own if
 // no row has been sent. The request HEAD is answered without running the query. If the
-// query panics, so does Serve, with the response cut short; a panic of Options.Cursor or of
-// w arrives the same way.
+// query panics, so does Serve, with the response cut short; a panic of Options.Cursor, of
+// a row that marshals itself or of w arrives the same way.
 //
 // When Serve returns, the query has ended and nothing is left running. It sets no write
 // deadline: a client that stops reading holds the query until [http.Server.WriteTimeout]

@@ -320,7 +320,7 @@ func TestServePanicsOnTheHandlersGoroutine(t *testing.T) {
 			if i == 1 {
 				panic("cursor")
 			}
-			return "", nil
+			return "x", nil
 		}}))
 	})
 	synctest.Test(t, func(t *testing.T) { // in the query, with rows waiting
@@ -462,4 +462,16 @@ func TestServeDoesWithoutFlush(t *testing.T) {
 	rows, err := read[row](ndjson, w.Body)
 	require.NoError(t, err)
 	require.Len(t, rows, 100)
+}
+
+func TestServeReadsQuotedParameters(t *testing.T) {
+	res, _, err := record(`application/json;profile="a,b"`, numbered(0, 2, nil), httpgather.Options[row]{})
+	require.NoError(t, err)
+	require.Equal(t, "application/json", res.Header.Get("Content-Type"))
+}
+
+func TestServeRefusesAnEmptyCursor(t *testing.T) {
+	_, body, err := record(ndjson, numbered(0, 3, errBoom), httpgather.Options[row]{Cursor: func(row) (string, error) { return "", nil }})
+	_ = err
+	require.NotContains(t, body, `{"$cursor":""}`, "an empty cursor is the start: a client that resumes sees all rows twice")
 }

@@ -17,7 +17,7 @@ type splitter interface {
 
 // tornBy wraps what ended a body too early.
 func tornBy(err error) error {
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF { // and no error that wraps it
 		return fmt.Errorf("%w: it ends inside a record", ErrTorn)
 	}
 	return fmt.Errorf("%w: %w", ErrTorn, err)
@@ -55,12 +55,12 @@ func (l *lines) line() ([]byte, error) {
 		part, err := l.r.ReadSlice('\n')
 		l.record = append(l.record, part...)
 		switch {
-		case len(l.record) > l.most+1: // the line feed is not counted
+		case len(l.record)-1 > l.most: // the line feed is not counted
 			return nil, tooLarge(l.most)
 		case err == nil:
 			return l.record, nil
 		case errors.Is(err, bufio.ErrBufferFull):
-		case errors.Is(err, io.EOF) && len(bytes.TrimSpace(l.record)) == 0:
+		case err == io.EOF && len(bytes.TrimSpace(l.record)) == 0:
 			return nil, io.EOF
 		default:
 			return nil, tornBy(err)
@@ -119,7 +119,7 @@ func (a *array) rest() error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("%w: %q after the array", ErrBadStream, b)
-	case errors.Is(err, io.EOF):
+	case err == io.EOF:
 		return io.EOF
 	}
 	return tornBy(err)
