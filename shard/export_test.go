@@ -7,7 +7,7 @@ import (
 
 // IndexBytes is the memory that the tables of the look-up take.
 func (m *Map) IndexBytes() int {
-	size := 4*len(m.index.table) + 8*len(m.index.ends) + int(unsafe.Sizeof(crowd{}))*len(m.index.crowds)
+	size := 8*len(m.index.table) + 8*len(m.index.ends) + int(unsafe.Sizeof(crowd{}))*len(m.index.crowds)
 	for _, c := range m.index.crowds {
 		size += 4 * len(c.table)
 	}
@@ -38,7 +38,11 @@ func (r *Router[K, N]) AcquireFromTheDead() bool {
 // Steps is the number of entries and ends that a look-up reads after the first.
 func (m *Map) Steps(id ID) int {
 	x, steps := &m.index, 0
-	for i := x.table[id>>(x.shift&63)]; i < 0; {
+	first := x.table[id>>(x.shift&63)]
+	if first >= 0 {
+		return 0
+	}
+	for i := int32(first); i < 0; {
 		c := &x.crowds[^i]
 		steps++
 		if c.table == nil {

@@ -5,17 +5,25 @@ import "math/bits"
 // index finds the owner of a point, as a position in the map's shards, in constant
 // time: a table over the top bits, and where shards crowd into one bucket, a table over
 // that bucket alone, and so on.
-//
-// An entry of a table is the position of the owner of the bucket's first point, if at
-// most one more shard begins in the bucket, or else the complement of a position in
-// crowds, which is negative. One more is the most that needs no branch to tell, so that
-// the processor has nothing to guess wrong.
 type index struct {
-	table  []int32
+	table  []entry
 	shift  uint // the bucket of a point is its top 64-shift bits
 	ends   []ID // the last point of each shard
 	crowds []crowd
 }
+
+// entry is a bucket of the first table: the position of the owner of its first point, and
+// in the lower 40 bits the upper 40 of the last point of that owner; all ones if no other
+// shard begins in the bucket. A subtraction tells from it whether a point belongs to the
+// owner or to the next shard: one load, and no branch that the processor has to guess. A
+// negative entry is the complement of a position in crowds.
+type entry int64
+
+const (
+	lastBits  = 40
+	lastMask  = 1<<lastBits - 1
+	lastShift = 64 - lastBits
+)
 
 // crowd is a bucket that more than two shards share.
 type crowd struct {
@@ -29,7 +37,7 @@ type crowd struct {
 }
 
 const (
-	minBits   = 8 // of the first table: 1 kB
+	minBits   = 8 // of the first table: 2 kB
 	bucketsOf = 4 // a shard: few of them are shared then
 	few       = 4 // shards that begin inside a bucket and are tried in turn
 )
@@ -46,12 +54,33 @@ func newIndex(shards []Shard) index {
 	exact := 64 - bits.TrailingZeros64(uint64(all))
 	tableBits := max(1, min(exact, max(minBits, bits.Len(uint(bucketsOf*(len(shards)-1))))))
 	x.shift = uint(64 - tableBits)
-	x.table = x.fill(make([]int32, 1<<tableBits), 0, x.shift, 0, int32(len(shards)-1))
+	for b, first := range x.fill(make([]int32, 1<<tableBits), 0, x.shift, 0, int32(len(shards)-1)) {
+		x.table = append(x.table, x.entry(ID(b), first))
+	}
 	return x
 }
 
-// fill sets the entries of a table whose first bucket begins at base. All owners lie
-// between the given ones; the first begins at base or before.
+// entry makes the entry of a bucket that has one of fill's.
+func (x *index) entry(bucket ID, first int32) entry {
+	if first < 0 {
+		return entry(first)
+	}
+	next := x.ends[first] + 1 // 0 after the last shard
+	switch {
+	case first >= 1<<(63-lastBits): // has no room beside the last point
+		return entry(x.crowd(first, min(first+1, int32(len(x.ends)-1))))
+	case next == 0 || next>>x.shift != bucket:
+		return entry(first)<<lastBits | lastMask
+	case next>>lastShift == 0: // there is nothing below it to write down
+		return entry(x.crowd(first, first+1))
+	}
+	return entry(first)<<lastBits | (entry(next>>lastShift) - 1)
+}
+
+// fill sets a table whose first bucket begins at base: the position of the owner of a
+// bucket's first point, if at most one more shard begins in the bucket, or the complement of
+// a position in crowds. All owners lie between the given ones; the first begins at base or
+// before.
 func (x *index) fill(table []int32, base ID, shift uint, owner, most int32) []int32 {
 	ownerOf := func(id ID) int32 { // of ascending points
 		for owner < most && x.ends[owner] < id {
@@ -91,21 +120,35 @@ func (x *index) crowd(first, last int32) int32 {
 
 // owner returns the position of the shard that owns id.
 func (x *index) owner(id ID) int32 {
-	i := x.table[id>>(x.shift&63)]
-	if i < 0 {
-		return x.among(i, id)
+	e := x.table[id>>(x.shift&63)]
+	left := e&lastMask - entry(id>>lastShift) // to the last point of the first owner
+	if e < 0 || left == -1 {
+		return x.exactly(e, id)
 	}
-	if id > x.ends[i] {
-		i++
-	}
-	return i
+	return int32(e>>lastBits) - int32(left>>63)
 }
 
-// among returns the owner of a point in a shared bucket. It is a function of its own so
-// that owner is inlined.
-func (x *index) among(entry int32, id ID) int32 {
-	for entry < 0 {
-		c := &x.crowds[^entry]
+// exactly returns the owner of a point in a crowded bucket, or so near to the place where
+// the next shard begins that 40 bits do not tell them apart.
+func (x *index) exactly(e entry, id ID) int32 {
+	if e < 0 {
+		return x.among(int32(e), id)
+	}
+	return x.oneOfTwo(int32(e>>lastBits), id)
+}
+
+// oneOfTwo tells the owner of a bucket's first point from the next shard.
+func (x *index) oneOfTwo(first int32, id ID) int32 {
+	if id > x.ends[first] {
+		return first + 1
+	}
+	return first
+}
+
+// among returns the owner of a point in a crowd.
+func (x *index) among(i int32, id ID) int32 {
+	for i < 0 {
+		c := &x.crowds[^i]
 		if c.table == nil {
 			return x.try(c, id)
 		}
@@ -116,12 +159,9 @@ func (x *index) among(entry int32, id ID) int32 {
 		if b >= uint64(len(c.table)) {
 			return c.last
 		}
-		entry = c.table[b]
+		i = c.table[b]
 	}
-	if id > x.ends[entry] {
-		entry++
-	}
-	return entry
+	return x.oneOfTwo(i, id)
 }
 
 // try goes through the few shards that begin in a bucket.
