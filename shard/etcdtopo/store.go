@@ -1,6 +1,7 @@
 package etcdtopo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,8 +28,8 @@ var _ topo.Store = (*Store)(nil)
 // It does not ask etcd. Returns an error if client is nil or key is empty.
 func New(client *clientv3.Client, key string) (*Store, error) {
 	switch {
-	case client == nil:
-		return nil, errors.New("etcdtopo: client is nil, expected a *clientv3.Client")
+	case client == nil || client.KV == nil || client.Watcher == nil:
+		return nil, errors.New("etcdtopo: client is nil or has no connection, expected one of clientv3.New")
 	case key == "":
 		return nil, errors.New("etcdtopo: key is empty, expected one of etcd's")
 	}
@@ -78,6 +79,8 @@ func (s *Store) publish(ctx context.Context, m *shard.Map, text []byte) (bool, e
 			if newer, err := m.Supersedes(old); !newer {
 				return true, err
 			}
+		} else if err := feed.Ahead(r.Kvs[0].Value, m); err != nil {
+			return false, err
 		}
 	}
 	put, err := s.client.Txn(ctx).
@@ -85,6 +88,10 @@ func (s *Store) publish(ctx context.Context, m *shard.Map, text []byte) (bool, e
 		Then(clientv3.OpPut(s.key, string(text))).
 		Commit()
 	if err != nil {
+		// It may have been made all the same.
+		if r, lost := s.get(ctx); lost == nil && bytes.Equal(textOf(r), text) {
+			return true, nil
+		}
 		return false, withContext(ctx, err)
 	}
 	return put.Succeeded, nil

@@ -36,8 +36,9 @@ func (s *Store) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 			switch {
 			case w.left || ctx.Err() != nil:
 				return
-			case err == nil || errors.Is(err, rpctypes.ErrCompacted): // the reading tells what it took
+			case err == nil:
 				continue
+			case errors.Is(err, rpctypes.ErrCompacted): // the reading tells what it took
 			case !yield(nil, fmt.Errorf("etcdtopo: watch key %s: %w", s.key, err)):
 				return
 			}
@@ -65,7 +66,12 @@ func (w *watch) readAndWatch(ctx context.Context, answered func()) error {
 	if err != nil {
 		return err
 	}
-	answered()
+	// A watch that breaks at once has failed too, although the reading has not.
+	defer func(began time.Time) {
+		if time.Since(began) > feed.LastPause {
+			answered()
+		}
+	}(time.Now())
 	if w.hear(textOf(r)); w.left {
 		return nil
 	}

@@ -67,15 +67,16 @@ func (c *Cached) Load(ctx context.Context) (*shard.Map, error) {
 		return nil, ctx.Err()
 	}
 	if err == nil {
-		if stale := c.keep(ctx, m); !errors.Is(stale, shard.ErrStaleMap) {
+		// Whatever else kept it from being written, the file may be ahead.
+		if failed := c.keep(ctx, m); failed == nil || errors.Is(failed, shard.ErrSplitBrain) {
 			return m, nil
 		}
 	}
 	// The file answers at once, so that it may after the deadline too.
 	kept, fileErr := c.file.Load(context.WithoutCancel(ctx))
 	switch {
-	case fileErr == nil && m != nil && kept.Epoch() < m.Epoch():
-		return m, nil // somebody changed the file meanwhile
+	case fileErr == nil && m != nil && kept.Epoch() <= m.Epoch():
+		return m, nil // the file could not be written, or somebody changed it meanwhile
 	case fileErr == nil:
 		return kept, nil
 	case m != nil:
@@ -181,6 +182,9 @@ func (w *cachedWatch) run(news <-chan said) {
 				return
 			}
 		case s, ok := <-news:
+			if !ok && w.ctx.Err() == nil {
+				w.yieldKept()
+			}
 			if !ok || w.ctx.Err() != nil || !w.hear(s) {
 				return
 			}

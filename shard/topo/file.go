@@ -113,8 +113,17 @@ func (f *File) Publish(ctx context.Context, m *shard.Map) (err error) {
 	if err != nil {
 		return fmt.Errorf("topo: publish in file %s: %w", f.path, err)
 	}
+	if len(text) >= maxFile {
+		return fmt.Errorf("topo: publish in file %s: %w: %d bytes, expected below %d", f.path, shard.ErrBadMap, len(text), maxFile)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	// What is there already, or is newer, needs neither lock nor permission.
+	if done, err := f.settled(m); err != nil {
+		return fmt.Errorf("topo: publish in file %s: %w", f.path, err)
+	} else if done {
+		return nil
 	}
 	select {
 	case f.turn <- struct{}{}:
@@ -122,54 +131,70 @@ func (f *File) Publish(ctx context.Context, m *shard.Map) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	unlock, err := lockFile(ctx, f.path+".lock")
+	// A link is followed: all names of a file have one lock, and it stays a link.
+	path := f.path
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	unlock, err := lockFile(ctx, path+".lock")
 	if err != nil {
 		return fmt.Errorf("topo: publish in file %s: %w", f.path, err)
 	}
 	defer unlock()
-	if err := f.publish(m, append(text, '\n')); err != nil {
+	if err := f.publish(m, path, append(text, '\n')); err != nil {
 		return fmt.Errorf("topo: publish in file %s: %w", f.path, err)
 	}
 	return nil
 }
 
 // publish runs under the lock.
-func (f *File) publish(m *shard.Map, text []byte) error {
-	held, err := f.read()
-	if err != nil {
+func (f *File) publish(m *shard.Map, path string, text []byte) error {
+	if done, err := f.settled(m); done || err != nil {
 		return err
 	}
-	if held != nil {
-		if old, err := feed.Decode(held); err == nil {
-			if newer, err := m.Supersedes(old); !newer {
-				return err
-			}
-		}
-	}
-	mode := fs.FileMode(0o644)
-	if info, err := os.Stat(f.path); err == nil {
+	mode := fs.FileMode(0) // as the umask says
+	if info, err := os.Stat(path); err == nil {
 		mode = info.Mode().Perm()
 	}
 	// The name is always the same: what a killed publisher left is replaced.
-	temp := f.path + ".tmp"
+	temp := path + ".tmp"
 	if err := writeSynced(temp, text, mode); err != nil {
 		_ = os.Remove(temp)
 		return err
 	}
-	if err := os.Rename(temp, f.path); err != nil {
+	if err := os.Rename(temp, path); err != nil {
 		_ = os.Remove(temp)
 		return err
 	}
-	return syncFolder(filepath.Dir(f.path))
+	return syncFolder(filepath.Dir(path))
+}
+
+// settled reports whether the file has m, or returns why m must not take its place.
+func (f *File) settled(m *shard.Map) (bool, error) {
+	held, err := f.read()
+	if held == nil || err != nil {
+		return false, err
+	}
+	old, err := feed.Decode(held)
+	if err != nil {
+		return false, feed.Ahead(held, m)
+	}
+	newer, err := m.Supersedes(old)
+	return !newer, err
 }
 
 func writeSynced(path string, text []byte, mode fs.FileMode) error {
 	_ = os.Remove(path) // it may be a link to elsewhere
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, mode)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(text)
+	if mode != 0 {
+		err = file.Chmod(mode) // the umask would take from it
+	}
+	if err == nil {
+		_, err = file.Write(text)
+	}
 	if err == nil {
 		err = file.Sync()
 	}

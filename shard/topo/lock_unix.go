@@ -22,7 +22,7 @@ const lockPoll = 5 * time.Millisecond
 //
 // It polls, since a thread that waits inside flock cannot be called back.
 func lockFile(ctx context.Context, path string) (unlock func(), err error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}

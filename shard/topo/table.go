@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/evenkeel-go/evenkeel/shard"
@@ -123,6 +124,9 @@ func (t *Table) Migrate(ctx context.Context) error {
 	if err := migrate(ctx, t.db, t.dialect, t.sql.schema, t.name); err != nil {
 		return fmt.Errorf("topo: migrate table %s: %w", t.name, err)
 	}
+	if _, err := t.read(ctx, unknown); err != nil { // there was one, of another shape
+		return fmt.Errorf("topo: migrate table %s: %w", t.name, err)
+	}
 	return nil
 }
 
@@ -189,7 +193,7 @@ func (t *Table) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 			switch {
 			case err != nil:
 				return nil, false, fmt.Errorf("topo: watch %s: %w", t.where(), err)
-			case r != nil && r.epoch == known.epoch && r.digest == known.digest:
+			case r != nil && known != unknown && r.epoch == known.epoch && r.digest == known.digest:
 				return nil, true, nil
 			}
 			var text []byte
@@ -233,9 +237,10 @@ func (t *Table) publish(ctx context.Context, m *shard.Map) error {
 	if m.Epoch() > math.MaxInt64 {
 		return fmt.Errorf("%w: epoch %d, expected at most %d in a table", shard.ErrBadMap, m.Epoch(), int64(math.MaxInt64))
 	}
-	next := row{epoch: int64(m.Epoch()), digest: digestText(m), document: string(document)}
+	next := row{epoch: int64(m.Epoch()), digest: digestText(m), document: asciiOf(document)}
 	var before *row
 	var failed error
+	unchanged := 0
 	for tries := 0; ; tries++ {
 		held, err := t.read(ctx, unknown)
 		if err != nil {
@@ -246,7 +251,10 @@ func (t *Table) publish(ctx context.Context, m *shard.Map) error {
 		}
 		// A write fails when another publisher was first, in as many ways as there are
 		// databases. If nothing has changed since, it failed for a reason of its own.
-		if tries > 0 && sameRow(held, before) {
+		// A deadlock's victim may be back before the winner has committed.
+		if tries == 0 || !sameRow(held, before) {
+			unchanged = 0
+		} else if unchanged++; unchanged > 3 || !feed.Sleep(ctx, feed.Jitter(10*time.Millisecond)) {
 			return joined(failed, errors.New("the row does not change"))
 		}
 		before = held
@@ -255,6 +263,24 @@ func (t *Table) publish(ctx context.Context, m *shard.Map) error {
 			return nil
 		}
 	}
+}
+
+// asciiOf writes a document in ASCII: a connection in another character set ("charset=utf8"
+// of MySQL has no emoji) would change it, and outside of strict mode say nothing.
+func asciiOf(document []byte) string {
+	var b strings.Builder
+	for _, r := range string(document) { // beyond ASCII there are strings only
+		switch {
+		case r < utf8.RuneSelf:
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 // joined is first, if there is one, and then.

@@ -84,8 +84,8 @@ func (w *watcher) run(ctx context.Context, yield func(*shard.Map, error) bool) {
 func (w *watcher) keepListening(ctx context.Context, changed chan<- struct{}, deaf chan<- error) {
 	var failures feed.Backoff
 	for {
+		began := time.Now()
 		err := w.listen(ctx, func() {
-			failures.Reset()
 			select {
 			case changed <- struct{}{}:
 			default: // a question is due in any case
@@ -93,6 +93,9 @@ func (w *watcher) keepListening(ctx context.Context, changed chan<- struct{}, de
 		})
 		if ctx.Err() != nil {
 			return
+		}
+		if time.Since(began) > feed.LastPause { // one that connects and breaks at once has failed too
+			failures.Reset()
 		}
 		if err == nil {
 			err = errors.New("it ended of itself")

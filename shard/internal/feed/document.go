@@ -3,6 +3,7 @@
 package feed
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -30,6 +31,19 @@ func Encode(m *shard.Map) ([]byte, error) {
 		return nil, fmt.Errorf("%w: epoch %d has a name or node that is not UTF-8", shard.ErrBadMap, m.Epoch())
 	}
 	return text, nil
+}
+
+// Ahead returns an error that wraps shard.ErrStaleMap if text, which Decode refused, is a
+// document of a later version of this library whose epoch is not below that of m.
+func Ahead(text []byte, m *shard.Map) error {
+	var head struct {
+		Version int     `json:"version"`
+		Epoch   *uint64 `json:"epoch"`
+	}
+	if json.Unmarshal(text, &head) != nil || head.Version <= 1 || head.Epoch == nil || *head.Epoch < m.Epoch() {
+		return nil
+	}
+	return fmt.Errorf("%w: epoch %d, expected above %d, of a document of version %d", shard.ErrStaleMap, m.Epoch(), *head.Epoch, head.Version)
 }
 
 // Decode reads a document. Its errors wrap shard.ErrBadMap.

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -26,7 +27,10 @@ func (b *Backoff) Reset() { b.pause = 0 }
 
 // Jitter returns between three and five quarters of d, so that a fleet that starts
 // together does not ask together.
-func Jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) }
+func Jitter(d time.Duration) time.Duration {
+	d = min(d, math.MaxInt64/2) // five quarters of more would be negative
+	return d - d/4 + rand.N(d/2+1)
+}
 
 // Sleep waits for d, and reports false if ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) bool {
