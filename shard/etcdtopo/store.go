@@ -89,7 +89,9 @@ func (s *Store) publish(ctx context.Context, m *shard.Map, text []byte) (bool, e
 		Commit()
 	if err != nil {
 		// It may have been made all the same.
-		if r, lost := s.get(ctx); lost == nil && bytes.Equal(textOf(r), text) {
+		asking, done := context.WithTimeout(ctx, askTimeout)
+		defer done()
+		if r, lost := s.get(asking); lost == nil && bytes.Equal(textOf(r), text) {
 			return true, nil
 		}
 		return false, withContext(ctx, err)

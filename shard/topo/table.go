@@ -254,8 +254,10 @@ func (t *Table) publish(ctx context.Context, m *shard.Map) error {
 		// A deadlock's victim may be back before the winner has committed.
 		if tries == 0 || !sameRow(held, before) {
 			unchanged = 0
-		} else if unchanged++; unchanged > 3 || !feed.Sleep(ctx, feed.Jitter(10*time.Millisecond)) {
+		} else if unchanged++; unchanged > 3 {
 			return joined(failed, errors.New("the row does not change"))
+		} else if !feed.Sleep(ctx, feed.Jitter(10*time.Millisecond)) {
+			return joined(failed, ctx.Err())
 		}
 		before = held
 		var done bool
