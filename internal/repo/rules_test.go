@@ -1,7 +1,6 @@
 package repo_test
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -180,33 +179,6 @@ func TestTestsDoNotSleep(t *testing.T) {
 			require.True(t, bytes.Contains(text, []byte("synctest")) || bytes.Contains(text, []byte("SyncTest")), "%s sleeps outside a synctest bubble", file)
 		}
 	}
-}
-
-// Benchmarks are named by /key=value parts, so that benchstat can make columns of
-// them.
-func TestBenchmarkNamesAreKeyValues(t *testing.T) {
-	t.Parallel()
-	cmd := exec.Command("go", "test", "-run", "^$", "-bench", ".", "-benchtime", "1x", "./...")
-	cmd.Dir = root
-	out, err := cmd.Output()
-	require.NoError(t, err)
-	names := 0
-	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
-		name, _, _ := strings.Cut(s.Text(), "\t")
-		name = strings.TrimSpace(name)
-		if !strings.HasPrefix(name, "Benchmark") {
-			continue
-		}
-		names++
-		if i := strings.LastIndexByte(name, '-'); i > 0 {
-			name = name[:i] // GOMAXPROCS
-		}
-		for _, part := range strings.Split(name, "/")[1:] {
-			key, value, ok := strings.Cut(part, "=")
-			require.True(t, ok && key == strings.ToLower(key) && value != "", "%s: %q", name, part)
-		}
-	}
-	require.Positive(t, names)
 }
 
 // The workspace joins every module but those that are outside on purpose.
