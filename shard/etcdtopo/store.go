@@ -28,10 +28,10 @@ var _ topo.Store = (*Store)(nil)
 // It does not ask etcd. Returns an error if client is nil or key is empty.
 func New(client *clientv3.Client, key string) (*Store, error) {
 	switch {
-	case client == nil || client.KV == nil || client.Watcher == nil:
-		return nil, errors.New("etcdtopo: client is nil or has no connection, expected one of clientv3.New")
 	case key == "":
 		return nil, errors.New("etcdtopo: key is empty, expected one of etcd's")
+	case client == nil || client.KV == nil || client.Watcher == nil:
+		return nil, errors.New("etcdtopo: client is nil or has no connection, expected one of clientv3.New")
 	}
 	return &Store{client: client, key: key}, nil
 }
