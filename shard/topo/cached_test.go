@@ -112,7 +112,10 @@ func TestCachedIsASource(t *testing.T) {
 	topotest.Run(t, func(t testing.TB) topotest.Place {
 		p := filePlace(t)
 		open := func(t testing.TB, s topo.Store) topo.Store {
-			return store{cached(t, s, emptyFile(t)), publisher{s}}
+			// The suite waits for maps, and a loaded machine for files: patience is not its subject.
+			c, err := topo.NewCached(s, emptyFile(t), topo.CachedOptions{Patience: time.Minute})
+			require.NoError(t, err)
+			return store{c, publisher{s}}
 		}
 		place := p
 		place.Open = func(t testing.TB) topo.Store { return open(t, p.Open(t)) }

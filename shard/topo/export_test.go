@@ -13,3 +13,6 @@ func LockFile(t testing.TB, path string) (unlock func()) {
 	}
 	return unlock
 }
+
+// SetMost bounds the length of the file: one of 64 MiB takes a while.
+func (f *File) SetMost(bytes int) { f.most = bytes }

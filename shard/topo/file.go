@@ -46,6 +46,7 @@ type FileOptions struct {
 type File struct {
 	path string
 	poll time.Duration
+	most int           // bytes of the file
 	turn chan struct{} // taken by the publisher of this File
 }
 
@@ -62,7 +63,7 @@ func NewFile(path string, o FileOptions) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{path: path, poll: poll, turn: make(chan struct{}, 1)}, nil
+	return &File{path: path, poll: poll, most: maxFile, turn: make(chan struct{}, 1)}, nil
 }
 
 // Path returns the path that NewFile was given.
@@ -113,8 +114,8 @@ func (f *File) Publish(ctx context.Context, m *shard.Map) (err error) {
 	if err != nil {
 		return fmt.Errorf("topo: publish in file %s: %w", f.path, err)
 	}
-	if len(text) >= maxFile {
-		return fmt.Errorf("topo: publish in file %s: %w: %d bytes, expected below %d", f.path, shard.ErrBadMap, len(text), maxFile)
+	if len(text) >= f.most {
+		return fmt.Errorf("topo: publish in file %s: %w: %d bytes, expected below %d", f.path, shard.ErrBadMap, len(text), f.most)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -220,12 +221,12 @@ func (f *File) read() ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	return io.ReadAll(io.LimitReader(file, maxFile+1))
+	return io.ReadAll(io.LimitReader(file, int64(f.most)+1))
 }
 
 func (f *File) decode(text []byte) (*shard.Map, error) {
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("topo: file %s: %w: longer than %d bytes", f.path, shard.ErrBadMap, maxFile)
+	if len(text) > f.most {
+		return nil, fmt.Errorf("topo: file %s: %w: longer than %d bytes", f.path, shard.ErrBadMap, f.most)
 	}
 	m, err := feed.Decode(text)
 	if err != nil {
