@@ -54,7 +54,8 @@ func (s *Store) Load(ctx context.Context) (*shard.Map, error) {
 
 // Publish is that of [topo.Store]: a transaction that puts the value if the key is still
 // at the revision at which it was read. It takes two round trips, and two more for each
-// publisher that came between. A value that is no map is replaced.
+// publisher that came between. A value that is no map is replaced, but not a document
+// of a later version whose epoch is not lower ([shard.ErrStaleMap]).
 func (s *Store) Publish(ctx context.Context, m *shard.Map) error {
 	text, err := feed.Encode(m)
 	for done := false; err == nil && !done; {

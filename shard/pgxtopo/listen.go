@@ -24,6 +24,9 @@ const (
 // milliseconds when that ends, and that of the connection when it breaks, or does not
 // answer within 10 s when it is asked, after 30 s of silence. topo.Table calls it again.
 //
+// A publication in any keyspace of the table calls changed: a notification has the
+// keyspace, and a watch asks only for its own row.
+//
 // The function is safe for concurrent use by multiple goroutines: each call has its own
 // connection. Returns an error if config is nil or was not made by [pgx.ParseConfig].
 func Listen(config *pgx.ConnConfig) (func(ctx context.Context, channel string, changed func()) error, error) {

@@ -25,10 +25,12 @@ type CachedOptions struct {
 //
 // The file is a memory and no authority, with one exception: it never goes back. A map of
 // the source that is older than the one in the file, after a restore of the source say,
-// is an error, and the file's is used. If both have one epoch and differ, the source's is
-// used, unless a watch has yielded the file's already, and Watch reports it. A file that is no map is reported by Watch,
-// ignored, and replaced by the next map. A file that cannot be written is reported and
-// stops no map.
+// is an error, and the file's is used; Load compares with the file now, and Watch with the
+// file as it was when the watch began. If the source begins anew at lower epochs, delete the
+// file. Of two maps of one epoch the source's is used, and Watch reports it; if the watch
+// has yielded the file's already, that stays until the next epoch. A file that is no map is
+// reported by Watch, ignored, and replaced by the next map. A file that cannot be written
+// is reported and stops no map.
 //
 // Many processes may share a file. A Cached is safe for concurrent use by multiple
 // goroutines.
@@ -40,7 +42,8 @@ type Cached struct {
 
 var _ shard.Source = (*Cached)(nil)
 
-// NewCached returns a Cached of source in file. Give each keyspace a file of its own.
+// NewCached returns a Cached of source in file. Give each keyspace a file of its own:
+// the document does not name its keyspace, and would route one by the map of another.
 // Returns an error if one of them is nil or an option is out of its range.
 func NewCached(source shard.Source, file *File, o CachedOptions) (*Cached, error) {
 	switch {

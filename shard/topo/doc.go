@@ -13,7 +13,7 @@
 //
 // # The problem
 //
-// Every process must route by one map, and learn of its successor within a second.
+// Every process must route by one map, and learn of its successor within about a second.
 // A second writer must not undo the first, a map that is half written or mistyped must
 // not route anything, and a database that is down must not keep services from
 // starting: the map is needed for every call, and changes once a week.

@@ -20,7 +20,8 @@ import (
 // TableOptions are the knobs of a [Table]. The zero value of each field is its default.
 type TableOptions struct {
 	// Name is the name of the table: letters, digits and _, after a schema and a dot or
-	// alone, at most 63 bytes in all. Empty means "shard_maps".
+	// alone, at most 63 bytes in all. It is quoted, so case matters on PostgreSQL. Empty
+	// means "shard_maps".
 	Name string
 
 	// Keyspace says which of the table's maps it is: UTF-8 without a zero byte, at most
@@ -28,7 +29,7 @@ type TableOptions struct {
 	Keyspace string
 
 	// Poll is the mean pause between two questions of one watcher; a fleet's are spread
-	// by a quarter of it to both sides. At least 10 ms. 0 means 1 s.
+	// by a quarter of it to both sides. At least 10 ms. 0 means 1 s, or with Listen 1 min.
 	Poll time.Duration
 
 	// Listen, if it is there, runs as long as a watch and calls changed whenever there
@@ -37,7 +38,9 @@ type TableOptions struct {
 	// Poll may be minutes: it is for the notifications that get lost. Listen returns
 	// when ctx ends. If it returns before, the watch yields why, and calls it again,
 	// after a pause. The channel is the one that Publish notifies on PostgreSQL: the name
-	// of the table. Package pgxtopo has a Listen; Poll alone does without.
+	// of the table; on MySQL and SQLite nobody notifies. Changed may be called on any
+	// goroutine, also after Listen has returned. A watch ends when its Listen does. Package
+	// pgxtopo has a Listen; Poll alone does without.
 	Listen func(ctx context.Context, channel string, changed func()) error
 }
 
@@ -95,6 +98,9 @@ func NewTable(db *sql.DB, d Dialect, o TableOptions) (*Table, error) {
 	if len(o.Keyspace) > maxKeyspace || !utf8.ValidString(o.Keyspace) || strings.Contains(o.Keyspace, "\x00") {
 		return nil, fmt.Errorf("topo: TableOptions.Keyspace is %q, expected UTF-8 without a zero byte, at most %d bytes", o.Keyspace, maxKeyspace)
 	}
+	if o.Poll == 0 && o.Listen != nil {
+		o.Poll = time.Minute
+	}
 	poll, err := pollOf("TableOptions", o.Poll, 10*time.Millisecond)
 	if err != nil {
 		return nil, err
@@ -114,8 +120,8 @@ func quoted(d Dialect, name string) string {
 	return quote + strings.ReplaceAll(name, ".", quote+"."+quote) + quote
 }
 
-// Migrate creates the table if there is none; where there is one, it needs no privilege to
-// create. Any number of processes may call it at once.
+// Migrate creates the table if there is none; where there is one, it needs no privilege but to
+// read, and a table of another shape is an error. Any number of processes may call it at once.
 // Services that migrate with a tool of their own take the statement from Schema.
 func (t *Table) Migrate(ctx context.Context) error {
 	if _, err := t.read(ctx, unknown); err == nil {
@@ -182,7 +188,7 @@ func (t *Table) Load(ctx context.Context) (*shard.Map, error) {
 }
 
 // Watch is that of [shard.Source]: it yields the newest map, and every newer one within
-// a poll, or as soon as Options.Listen says so. It yields an error each time the database
+// five quarters of Poll, or as soon as Options.Listen says so. It yields an error each time the database
 // fails, and once for a row that is no map, is gone, or went back to an older map.
 func (t *Table) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 	return func(yield func(*shard.Map, error) bool) {
@@ -220,7 +226,8 @@ func (t *Table) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 }
 
 // Publish is that of [Store], in two round trips and one more for each publisher that
-// came between. A row that is no map is replaced if its epoch allows it. Epochs above
+// came between. A row that is no map is replaced if its epoch allows it; if not, delete it,
+// and publish an epoch above the newest that any process has. Epochs above
 // [math.MaxInt64], which a table cannot hold, are an error that wraps [shard.ErrBadMap].
 func (t *Table) Publish(ctx context.Context, m *shard.Map) error {
 	if err := t.publish(ctx, m); err != nil {

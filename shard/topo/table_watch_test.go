@@ -205,3 +205,22 @@ func TestPublishSaysThatItsContextEnded(t *testing.T) {
 		require.ErrorIs(t, table.Publish(ctx, topotest.NewMap(t, 1, 2, "db")), context.DeadlineExceeded)
 	})
 }
+
+// Whoever is told need not ask often; whoever is not, does.
+func TestPollsAreRareWithAListen(t *testing.T) {
+	for _, listen := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			var o topo.TableOptions
+			if listen {
+				o.Listen = func(ctx context.Context, _ string, _ func()) error { <-ctx.Done(); return ctx.Err() }
+			}
+			watch(t, tableOver(t, func(context.Context) ([]driver.Value, error) { asked++; return nil, nil }, o), time.Hour)
+			if listen {
+				require.InDelta(t, 60, asked, 15)
+			} else {
+				require.InDelta(t, 3600, asked, 200)
+			}
+		})
+	}
+}

@@ -135,7 +135,7 @@ func TestEtcdWatchGoesOn(t *testing.T) {
 	client := e.open(t)
 	s := e.store(t, "shards")
 	w := topotest.Watch(t, s)
-	w.Error(topo.ErrNoMap)
+	w.UntilError(topo.ErrNoMap)
 	for epoch := uint64(1); epoch <= 5; epoch++ {
 		require.NoError(t, s.Publish(soon(t), topotest.NewMap(t, epoch, 2, "db")))
 		r, err := client.Get(soon(t), "shards")
@@ -149,11 +149,11 @@ func TestEtcdWatchGoesOn(t *testing.T) {
 
 	_, err := client.Delete(soon(t), "shards")
 	require.NoError(t, err)
-	w.Error(topo.ErrNoMap)
+	w.UntilError(topo.ErrNoMap)
 	require.NoError(t, s.Publish(soon(t), topotest.NewMap(t, 2, 2, "db")), "there is none")
-	require.ErrorContains(t, w.Error(shard.ErrStaleMap), "key shards")
+	require.ErrorContains(t, w.UntilError(shard.ErrStaleMap), "key shards")
 	require.NoError(t, s.Publish(soon(t), topotest.NewMap(t, 6, 2, "other")))
-	w.Error(shard.ErrSplitBrain)
+	w.UntilError(shard.ErrSplitBrain)
 	require.NoError(t, s.Publish(soon(t), topotest.NewMap(t, 7, 2, "db")))
 	w.Until(7)
 	require.Empty(t, w.Maps())

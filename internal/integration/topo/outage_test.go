@@ -115,7 +115,7 @@ func TestPostgresNotifies(t *testing.T) {
 	o.Keyspace = "another"
 	b := d.table(t, db, o)
 	wa, wb := topotest.Watch(t, a), topotest.Watch(t, b)
-	wa.Error(topo.ErrNoMap)
+	wa.UntilError(topo.ErrNoMap)
 	for epoch := range uint64(10) {
 		require.NoError(t, a.Publish(soon(t), topotest.NewMap(t, epoch, 2, "a")))
 		require.NoError(t, b.Publish(soon(t), topotest.NewMap(t, epoch, 4, "b")))

@@ -17,7 +17,7 @@ func watchEnds(t *testing.T, p Place) {
 		break
 	}
 	idle := Watch(t, s)
-	idle.Error(topo.ErrNoMap)
+	idle.UntilError(topo.ErrNoMap)
 	idle.Stop()
 	publish(t, s, NewMap(t, 1, 2, "db"))
 	for m, err := range s.Watch(soon(t)) {

@@ -17,7 +17,7 @@ func noneYet(t *testing.T, p Place) {
 	require.ErrorIs(t, err, topo.ErrNoMap)
 	require.ErrorContains(t, err, p.Where)
 	w := Watch(t, p.Open(t))
-	err = w.Error(topo.ErrNoMap)
+	err = w.UntilError(topo.ErrNoMap)
 	require.ErrorContains(t, err, p.Where)
 	require.Empty(t, w.Maps())
 	first := NewMap(t, 0, 2, "db") // an epoch like another

@@ -26,11 +26,11 @@ func garbage(t *testing.T, p Place) {
 	require.ErrorIs(t, err, shard.ErrBadMap)
 	require.ErrorIs(t, err, shard.ErrGap, "it says what is wrong")
 	require.ErrorContains(t, err, p.Where)
-	err = w.Error(shard.ErrBadMap)
+	err = w.UntilError(shard.ErrBadMap)
 	require.ErrorIs(t, err, shard.ErrGap)
 	require.ErrorContains(t, err, p.Where)
 	newcomer := Watch(t, p.Open(t))
-	newcomer.Error(shard.ErrBadMap)
+	newcomer.UntilError(shard.ErrBadMap)
 	require.Empty(t, newcomer.Maps())
 
 	publish(t, s, NewMap(t, 10, 4, "db"))
@@ -43,7 +43,7 @@ func garbage(t *testing.T, p Place) {
 	}
 	// And again, which is news.
 	p.Corrupt(t, `{"version":1,"epoch":2,"shards":[{"range":"-80"}]}`)
-	w.Error(shard.ErrBadMap)
+	w.UntilError(shard.ErrBadMap)
 	publish(t, s, NewMap(t, 20, 4, "db"))
 	w.Until(20)
 }

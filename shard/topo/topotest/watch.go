@@ -60,7 +60,8 @@ func (w *Watcher) Stop() {
 	}
 }
 
-// Until waits for the map of this epoch, and returns it.
+// Until waits for the map of this epoch, and returns it. Older ones are dropped, and a
+// newer one fails the test.
 func (w *Watcher) Until(epoch uint64) *shard.Map {
 	w.t.Helper()
 	limit := time.After(patience)
@@ -77,8 +78,8 @@ func (w *Watcher) Until(epoch uint64) *shard.Map {
 	}
 }
 
-// Error waits for an error that wraps target, and returns it. Others are dropped.
-func (w *Watcher) Error(target error) error {
+// UntilError waits for an error that wraps target, and returns it. Others are dropped.
+func (w *Watcher) UntilError(target error) error {
 	w.t.Helper()
 	limit := time.After(patience)
 	for {
