@@ -25,7 +25,8 @@ type Store struct {
 var _ topo.Store = (*Store)(nil)
 
 // New returns a Store under the key, and uses client, which stays the caller's to close.
-// It does not ask etcd. Returns an error if client is nil or key is empty.
+// It does not ask etcd. Returns an error if client is nil, was not made by clientv3.New, or
+// key is empty.
 func New(client *clientv3.Client, key string) (*Store, error) {
 	switch {
 	case key == "":

@@ -24,10 +24,10 @@ const (
 
 // Watch is that of [shard.Source]: it yields the newest map, and every newer one as etcd
 // tells. It yields an error each time that etcd does not answer within 10 s or breaks off
-// the watch, and tries again after pauses that grow from 0.1 s to 5 s, until a watch has
-// lasted that long; and an error, once,
-// for a value that is no map, a deleted key, and a value that went back to an older
-// map. The package's documentation says how it misses nothing.
+// the watch, and tries again after pauses that grow from 0.1 s to 5 s, also after a
+// compaction, unless a watch has lasted 5 s. It yields an error, once, for a value that is
+// no map, a deleted key, and a value that went back to an older map. The package's
+// documentation says how it misses nothing.
 func (s *Store) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 	return func(yield func(*shard.Map, error) bool) {
 		w := watch{Store: s, yield: yield}

@@ -6,8 +6,7 @@
 //	listen, err := pgxtopo.Listen(config)
 //	...
 //	table, err := topo.NewTable(db, topo.PostgreSQL, topo.TableOptions{
-//		Listen: listen,
-//		Poll:   time.Minute, // for a notification that is lost
+//		Listen: listen, // and a poll a minute, for a notification that is lost
 //	})
 //
 // Each watch takes a connection of its own, outside the pool of db, for as long as it

@@ -34,8 +34,8 @@ type FileOptions struct {
 // map or the new one, and whole. Publishers of all processes take turns by a lock
 // (flock) on a third file, the path and ".lock", which stays and is empty: to remove it
 // while somebody may publish lets two in at once. A link is followed, and its target's
-// lock is the lock of all names. Where the system is not a Unix there is no such lock: there only one File may publish. Keep
-// the file off network file systems.
+// lock is the lock of all names. Where the system is not a Unix there is no such lock:
+// there only one File may publish. Keep the file off network file systems.
 //
 // Watch reads the whole file at every poll, which costs 0.1 ms for a thousand shards and
 // notices every change, also two within one tick of the clock of the file system. It uses
@@ -60,7 +60,7 @@ func NewFile(path string, o FileOptions) (*File, error) {
 	if path == "" {
 		return nil, errors.New("topo: path is empty, expected that of a file")
 	}
-	poll, err := pollOf("FileOptions", o.Poll, time.Millisecond)
+	poll, err := pollOf("FileOptions", o.Poll, time.Millisecond, time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (f *File) Load(ctx context.Context) (*shard.Map, error) {
 
 // Watch is that of [shard.Source]: it yields the map in the file, and every newer one
 // within five quarters of Poll. It yields an error for a file that is no map, is gone, or
-// went back to an older map, once, and goes on; and one for a file that cannot be read at
+// went back to an older map, once, and goes on. A file that cannot be read is an error at
 // each try, after pauses that grow from 0.1 s to 5 s.
 func (f *File) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 	return func(yield func(*shard.Map, error) bool) {
@@ -108,11 +108,10 @@ func (f *File) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 	}
 }
 
-// Publish is that of [Store]. It overwrites a file that is no map, but not a
-// document of a later version whose epoch is not lower ([shard.ErrStaleMap]). It waits for
-// its turn until ctx ends, and then takes about as long as two fsyncs. A new file can be
-// read by everybody, as far as the umask allows; an old one keeps its permissions, and not
-// its owner.
+// Publish is that of [Store]. It overwrites a file that is no map, but not a document of
+// a later version whose epoch is not lower ([shard.ErrStaleMap]). It waits for its turn
+// until ctx ends, and then takes about as long as two fsyncs. A new file can be read by
+// everybody, as far as the umask allows; an old one keeps its permissions, not its owner.
 func (f *File) Publish(ctx context.Context, m *shard.Map) (err error) {
 	text, err := feed.Encode(m)
 	if err != nil {

@@ -38,9 +38,10 @@ type TableOptions struct {
 	// Poll may be minutes: it is for the notifications that get lost. Listen returns
 	// when ctx ends. If it returns before, the watch yields why, and calls it again,
 	// after a pause. The channel is the one that Publish notifies on PostgreSQL: the name
-	// of the table; on MySQL and SQLite nobody notifies. Changed may be called on any
-	// goroutine, also after Listen has returned. A watch ends when its Listen does. Package
-	// pgxtopo has a Listen; Poll alone does without.
+	// of the table; on MySQL and SQLite nobody notifies. Changed may be called from any
+	// goroutine, also after Listen has returned. A watch waits for its Listen: one that
+	// does not heed ctx keeps the watch from ending. Package pgxtopo has a Listen; Poll
+	// alone does without.
 	Listen func(ctx context.Context, channel string, changed func()) error
 }
 
@@ -98,10 +99,11 @@ func NewTable(db *sql.DB, d Dialect, o TableOptions) (*Table, error) {
 	if len(o.Keyspace) > maxKeyspace || !utf8.ValidString(o.Keyspace) || strings.Contains(o.Keyspace, "\x00") {
 		return nil, fmt.Errorf("topo: TableOptions.Keyspace is %q, expected UTF-8 without a zero byte, at most %d bytes", o.Keyspace, maxKeyspace)
 	}
-	if o.Poll == 0 && o.Listen != nil {
-		o.Poll = time.Minute
+	usual := time.Second
+	if o.Listen != nil {
+		usual = time.Minute
 	}
-	poll, err := pollOf("TableOptions", o.Poll, 10*time.Millisecond)
+	poll, err := pollOf("TableOptions", o.Poll, 10*time.Millisecond, usual)
 	if err != nil {
 		return nil, err
 	}
@@ -120,9 +122,10 @@ func quoted(d Dialect, name string) string {
 	return quote + strings.ReplaceAll(name, ".", quote+"."+quote) + quote
 }
 
-// Migrate creates the table if there is none; where there is one, it needs no privilege but to
-// read, and a table of another shape is an error. Any number of processes may call it at once.
-// Services that migrate with a tool of their own take the statement from Schema.
+// Migrate creates the table if there is none. It reads the table, so it needs SELECT, and
+// nothing else where there is one; a table of another shape is an error. Any number of
+// processes may call it at once. Services that migrate with a tool of their own take the
+// statement from Schema.
 func (t *Table) Migrate(ctx context.Context) error {
 	if _, err := t.read(ctx, unknown); err == nil {
 		return nil
@@ -188,8 +191,9 @@ func (t *Table) Load(ctx context.Context) (*shard.Map, error) {
 }
 
 // Watch is that of [shard.Source]: it yields the newest map, and every newer one within
-// five quarters of Poll, or as soon as Options.Listen says so. It yields an error each time the database
-// fails, and once for a row that is no map, is gone, or went back to an older map.
+// five quarters of Poll, or as soon as TableOptions.Listen says so. It yields an error each
+// time the database fails, and once for a row that is no map, is gone, or went back to an
+// older map.
 func (t *Table) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 	return func(yield func(*shard.Map, error) bool) {
 		var heard feed.Feed
@@ -226,7 +230,7 @@ func (t *Table) Watch(ctx context.Context) iter.Seq2[*shard.Map, error] {
 }
 
 // Publish is that of [Store], in two round trips and one more for each publisher that
-// came between. A row that is no map is replaced if its epoch allows it; if not, delete it,
+// came between. A row that is no map is replaced if its epoch is lower; if not, delete it,
 // and publish an epoch above the newest that any process has. Epochs above
 // [math.MaxInt64], which a table cannot hold, are an error that wraps [shard.ErrBadMap].
 func (t *Table) Publish(ctx context.Context, m *shard.Map) error {

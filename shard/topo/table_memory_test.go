@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -104,24 +105,25 @@ func TestTableIsAStore(t *testing.T) {
 }
 
 func TestTableRowsThatDisagree(t *testing.T) {
-	t.Parallel()
-	m := &memory{rows: map[string][3]driver.Value{}}
-	table, ctx := m.table(t, "a"), t.Context()
-	one := topotest.NewMap(t, 1, 2, "db")
-	require.NoError(t, table.Publish(ctx, one))
-	w := topotest.Watch(t, table)
-	w.Until(1)
-	m.set("a", func(r *[3]driver.Value) { r[1] = "x" })
-	require.ErrorIs(t, w.UntilError(shard.ErrBadMap), shard.ErrBadMap)
-	_, err := table.Load(ctx)
-	require.ErrorIs(t, err, shard.ErrBadMap)
-	// Back to what it was, and then damaged again: the watch reads what it knew before.
-	m.set("a", func(r *[3]driver.Value) { r[1] = digestOf(one); r[2] = "garbage" })
-	w.UntilError(shard.ErrBadMap)
-	require.NoError(t, table.Publish(ctx, one), "which repairs it")
-	got, err := table.Load(ctx)
-	require.NoError(t, err)
-	require.Equal(t, one.Digest(), got.Digest())
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{rows: map[string][3]driver.Value{}}
+		table, ctx := m.table(t, "a"), t.Context()
+		one := topotest.NewMap(t, 1, 2, "db")
+		require.NoError(t, table.Publish(ctx, one))
+		w := topotest.Watch(t, table)
+		w.Until(1)
+		m.set("a", func(r *[3]driver.Value) { r[1] = "x" })
+		require.ErrorIs(t, w.UntilError(shard.ErrBadMap), shard.ErrBadMap)
+		_, err := table.Load(ctx)
+		require.ErrorIs(t, err, shard.ErrBadMap)
+		// Back to what it was, and then damaged again: the watch reads what it knew before.
+		m.set("a", func(r *[3]driver.Value) { r[1] = digestOf(one); r[2] = "garbage" })
+		w.UntilError(shard.ErrBadMap)
+		require.NoError(t, table.Publish(ctx, one), "which repairs it")
+		got, err := table.Load(ctx)
+		require.NoError(t, err)
+		require.Equal(t, one.Digest(), got.Digest())
+	})
 }
 
 // Writes that are ignored end in an error, and never in a success or a loop.

@@ -16,12 +16,12 @@ import (
 const askTimeout = 10 * time.Second
 
 // pollOf checks Options.Poll.
-func pollOf(options string, poll, least time.Duration) (time.Duration, error) {
+func pollOf(options string, poll, least, usual time.Duration) (time.Duration, error) {
 	switch {
 	case poll == 0:
-		return time.Second, nil
+		return usual, nil
 	case poll < least:
-		return 0, fmt.Errorf("topo: %s.Poll is %v, expected 0 (meaning 1s) or at least %v", options, poll, least)
+		return 0, fmt.Errorf("topo: %s.Poll is %v, expected 0 (meaning %v) or at least %v", options, poll, usual, least)
 	}
 	return poll, nil
 }
