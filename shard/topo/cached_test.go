@@ -101,8 +101,8 @@ func TestNewCachedRefusesOptions(t *testing.T) {
 	require.ErrorContains(t, err, "CachedOptions.Patience is -1ns, expected")
 }
 
-// A store behind a Cached passes the suite of stores, but for garbage, which the file
-// hides from Load.
+// A store behind a Cached passes the suite of stores, but for what the file hides
+// from Load: garbage, and a place that went back or is empty again.
 func TestCachedIsASource(t *testing.T) {
 	t.Parallel()
 	type store struct {
@@ -120,7 +120,7 @@ func TestCachedIsASource(t *testing.T) {
 		place := p
 		place.Open = func(t testing.TB) topo.Store { return open(t, p.Open(t)) }
 		place.Neighbor = func(t testing.TB) topo.Store { return open(t, p.Neighbor(t)) }
-		place.Corrupt = nil
+		place.Corrupt, place.Restore, place.Delete = nil, nil, nil
 		return place
 	})
 }

@@ -38,7 +38,12 @@ func filePlace(t testing.TB) topotest.Place {
 		Open:     func(t testing.TB) topo.Store { return openFile(t, path) },
 		Neighbor: func(t testing.TB) topo.Store { return openFile(t, filepath.Join(folder, "shards")) },
 		Corrupt:  func(t testing.TB, text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) },
-		Where:    path,
+		Restore: func(t testing.TB, text string) {
+			require.NoError(t, os.WriteFile(path+".backup", []byte(text), 0o600))
+			require.NoError(t, os.Rename(path+".backup", path))
+		},
+		Delete: func(t testing.TB) { require.NoError(t, os.Remove(path)) },
+		Where:  path,
 		Block:    func(t testing.TB) func() { return topo.LockFile(t, path+".lock") },
 	}
 }

@@ -99,6 +99,16 @@ func TestTableIsAStore(t *testing.T) {
 			Corrupt: func(_ testing.TB, text string) {
 				m.set("a", func(r *[3]driver.Value) { r[0], r[2] = r[0].(int64)+1, text })
 			},
+			Restore: func(t testing.TB, text string) {
+				var old shard.Map
+				require.NoError(t, old.UnmarshalJSON([]byte(text)))
+				m.set("a", func(r *[3]driver.Value) { *r = [3]driver.Value{int64(old.Epoch()), digestOf(&old), text} })
+			},
+			Delete: func(testing.TB) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				delete(m.rows, "a")
+			},
 			Where: `table shard_maps, keyspace "a"`,
 		}
 	})

@@ -103,6 +103,10 @@ func TestEtcd(t *testing.T) {
 	topotest.Run(t, func(t testing.TB) topotest.Place {
 		client := e.open(t)
 		key := t.Name() + "/shards"
+		put := func(t testing.TB, text string) {
+			_, err := client.Put(soon(t), key, text)
+			require.NoError(t, err)
+		}
 		return topotest.Place{
 			Open: func(t testing.TB) topo.Store {
 				s, err := etcdtopo.New(client, key)
@@ -110,8 +114,10 @@ func TestEtcd(t *testing.T) {
 				return s
 			},
 			Neighbor: func(t testing.TB) topo.Store { return e.store(t, key+"2") },
-			Corrupt: func(t testing.TB, text string) {
-				_, err := client.Put(soon(t), key, text)
+			Corrupt:  put,
+			Restore:  put,
+			Delete: func(t testing.TB) {
+				_, err := client.Delete(soon(t), key)
 				require.NoError(t, err)
 			},
 			Where: "key " + key,

@@ -19,6 +19,15 @@ import (
 func (d database) place(t testing.TB, dsn string) topotest.Place {
 	db := d.db(t, dsn)
 	o := topo.TableOptions{Name: tableOf(t), Keyspace: `it's "main"`, Poll: poll}
+	where := ` WHERE keyspace = 'it''s "main"'`
+	change := func(t testing.TB, query string, args ...any) {
+		if d.dialect == topo.PostgreSQL {
+			for i := range args {
+				query = strings.Replace(query, "?", fmt.Sprint("$", i+1), 1)
+			}
+		}
+		execute(t, db, query+where, args...)
+	}
 	p := topotest.Place{
 		Open: func(t testing.TB) topo.Store { return d.table(t, db, o) },
 		Neighbor: func(t testing.TB) topo.Store {
@@ -27,12 +36,14 @@ func (d database) place(t testing.TB, dsn string) topotest.Place {
 			return d.table(t, db, near)
 		},
 		Corrupt: func(t testing.TB, text string) {
-			query := `UPDATE ` + o.Name + ` SET epoch = epoch + 1, document = ? WHERE keyspace = 'it''s "main"'`
-			if d.dialect == topo.PostgreSQL {
-				query = strings.Replace(query, "?", "$1", 1)
-			}
-			execute(t, db, query, text)
+			change(t, `UPDATE `+o.Name+` SET epoch = epoch + 1, document = ?`, text)
 		},
+		Restore: func(t testing.TB, text string) {
+			var old shard.Map
+			require.NoError(t, old.UnmarshalJSON([]byte(text)))
+			change(t, `UPDATE `+o.Name+` SET epoch = ?, digest = ?, document = ?`, int64(old.Epoch()), fmt.Sprintf("%016x", old.Digest()), text)
+		},
+		Delete: func(t testing.TB) { change(t, `DELETE FROM `+o.Name) },
 		Where: fmt.Sprintf("table %s, keyspace %q", o.Name, o.Keyspace),
 	}
 	p.Block = func(t testing.TB) func() { return d.blocked(t, dsn, o.Name) }

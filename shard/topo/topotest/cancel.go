@@ -45,6 +45,28 @@ func watchEnds(t *testing.T, p Place) {
 	}
 }
 
+// A loop whose body panics is left: the panic comes out as it was, the watch has ended, and
+// the sequence can be looped over again.
+func loopPanics(t *testing.T, p Place) {
+	s := p.Open(t)
+	watch := s.Watch(soon(t))
+	loop := func() {
+		for m, err := range watch {
+			panic([]any{m != nil, err != nil})
+		}
+	}
+	for range 3 {
+		require.PanicsWithValue(t, []any{false, true}, loop)
+	}
+	publish(t, s, NewMap(t, 1, 2, "db"))
+	for range 3 {
+		require.PanicsWithValue(t, []any{true, false}, loop)
+	}
+	publish(t, s, NewMap(t, 2, 2, "db"))
+	w := Watch(t, s)
+	requireMap(t, NewMap(t, 2, 2, "db"), w.Until(2))
+}
+
 // What is canceled before it begins does nothing.
 func canceledBefore(t *testing.T, p Place) {
 	s := p.Open(t)

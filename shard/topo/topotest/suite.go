@@ -25,6 +25,13 @@ type Place struct {
 	// the place hides it.
 	Corrupt func(t testing.TB, text string)
 
+	// Restore puts an older document in the place of the one that is there, whole and at
+	// once, as a restored backup would. Nil if that is not possible, or hidden.
+	Restore func(t testing.TB, text string)
+
+	// Delete takes the map out of the place, whole and at once. Nil as that of Restore.
+	Delete func(t testing.TB)
+
 	// Where is what an error about that text names.
 	Where string
 
@@ -55,6 +62,9 @@ func Run(t *testing.T, open func(t testing.TB) Place) {
 		{"changes of many are all made", changesOfManyAreAllMade},
 		{"watchers", watchers},
 		{"a watch ends", watchEnds},
+		{"a loop that panics", loopPanics},
+		{"restored", restored},
+		{"deleted", deleted},
 		{"canceled before", canceledBefore},
 		{"canceled while blocked", canceledWhileBlocked},
 		{"garbage", garbage},
