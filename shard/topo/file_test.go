@@ -44,7 +44,7 @@ func filePlace(t testing.TB) topotest.Place {
 		},
 		Delete: func(t testing.TB) { require.NoError(t, os.Remove(path)) },
 		Where:  path,
-		Block:    func(t testing.TB) func() { return topo.LockFile(t, path+".lock") },
+		Block:  func(t testing.TB) func() { return topo.LockFile(t, path+".lock") },
 	}
 }
 

@@ -44,7 +44,7 @@ func (d database) place(t testing.TB, dsn string) topotest.Place {
 			change(t, `UPDATE `+o.Name+` SET epoch = ?, digest = ?, document = ?`, int64(old.Epoch()), fmt.Sprintf("%016x", old.Digest()), text)
 		},
 		Delete: func(t testing.TB) { change(t, `DELETE FROM `+o.Name) },
-		Where: fmt.Sprintf("table %s, keyspace %q", o.Name, o.Keyspace),
+		Where:  fmt.Sprintf("table %s, keyspace %q", o.Name, o.Keyspace),
 	}
 	p.Block = func(t testing.TB) func() { return d.blocked(t, dsn, o.Name) }
 	if d.dialect == topo.SQLite {

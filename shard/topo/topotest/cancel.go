@@ -52,15 +52,15 @@ func loopPanics(t *testing.T, p Place) {
 	watch := s.Watch(soon(t))
 	loop := func() {
 		for m, err := range watch {
-			panic([]any{m != nil, err != nil})
+			panic([2]bool{m != nil, err != nil})
 		}
 	}
 	for range 3 {
-		require.PanicsWithValue(t, []any{false, true}, loop)
+		require.PanicsWithValue(t, [2]bool{false, true}, loop)
 	}
 	publish(t, s, NewMap(t, 1, 2, "db"))
 	for range 3 {
-		require.PanicsWithValue(t, []any{true, false}, loop)
+		require.PanicsWithValue(t, [2]bool{true, false}, loop)
 	}
 	publish(t, s, NewMap(t, 2, 2, "db"))
 	w := Watch(t, s)
