@@ -70,13 +70,17 @@ func running(t *testing.T, box *outbox.Outbox, f *outbox.Fake, p outbox.Publishe
 func TestWakeDeliversAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box, f, l := newOutbox(t, outbox.Options{PollMin: time.Hour, PollMax: time.Hour}), outbox.NewFake(), new(log)
-		stop := running(t, box, f, l.publisher(nil))
+		busy := make(chan struct{})
+		stop := running(t, box, f, l.publisher(func(context.Context, outbox.Message) error { <-busy; return nil }))
 		synctest.Wait() // idle
 		f.Add(msg("k", "1"), msg("k", "2"))
 		start := time.Now()
+		box.Wake()
+		synctest.Wait() // publishing
 		for range 1000 {
-			box.Wake() // never blocks, and is one
+			box.Wake() // never blocks, and is one: nobody can take it before the publisher is done
 		}
+		close(busy)
 		synctest.Wait()
 		names, times := l.take()
 		require.Equal(t, []string{"1", "2"}, names)
