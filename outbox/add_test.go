@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -52,9 +53,11 @@ func TestAddWritesEachMessageOnceInFewStatements(t *testing.T) {
 		for j, args := range tx.args {
 			require.LessOrEqual(t, len(args), 32766)
 			require.Equal(t, len(args), strings.Count(tx.queries[j], "?"))
-			for ; len(args) > 0; args = args[6:] {
-				require.Equal(t, msgs[i].Payload, args[3])
-				i++
+			for _, arg := range args {
+				if payload, ok := arg.([]byte); ok {
+					require.Equal(t, msgs[i].Payload, payload)
+					i++
+				}
 			}
 		}
 		require.Equal(t, n, i)
@@ -70,11 +73,10 @@ func TestAddWritesWhatTheTablesWant(t *testing.T) {
 		outbox.Message{Topic: "t", Key: "k", Type: "y", Payload: []byte("p"), Header: map[string]string{"b": "2", "a": "1"}, DeliverAt: at},
 	))
 	require.Equal(t, []any{
-		"t", "", "",
-		[]byte{},
-		"", int64(0),
-		"t", "k", "y", []byte("p"), `{"a":"1","b":"2"}`, at.UnixMicro(),
+		"t", "", "", []byte{}, "",
+		"t", "k", "y", []byte("p"), `{"a":"1","b":"2"}`,
 	}, tx.args[0])
+	require.Contains(t, tx.queries[0], fmt.Sprint(at.UnixMicro()))
 }
 
 func TestAddRefusesWhatADatabaseCannotStore(t *testing.T) {

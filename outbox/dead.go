@@ -42,7 +42,7 @@ func (o *Outbox) Dead(ctx context.Context, db *sql.DB) iter.Seq2[Message, error]
 }
 
 func (o *Outbox) deadAfter(ctx context.Context, db *sql.DB, last int64) (page []Message, err error) {
-	s := &sqlStore{o.sql, db}
+	s := &sqlStore{sql: o.sql, db: db}
 	err = s.retryBusy(ctx, func() error {
 		page = page[:0]
 		rows, err := db.QueryContext(ctx, o.sql.Dead, last, deadPage)
@@ -72,11 +72,11 @@ func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, e
 	if len(ids) == 0 {
 		return 0, nil
 	}
-	s := &sqlStore{o.sql, db}
+	s := &sqlStore{sql: o.sql, db: db}
 	list := listOf(ids)
 	var n int64
 	err := s.retryBusy(ctx, func() error {
-		return inTx(ctx, db, func(tx *sql.Tx) (err error) {
+		return s.inTx(ctx, func(tx *sql.Tx) (err error) {
 			if n, err = s.exec(ctx, tx, o.sql.Replay, list); err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, e
 	if err != nil {
 		return 0, fmt.Errorf("outbox: replay: %w", err)
 	}
-	o.Wake()
+	o.alarms.ring(true)
 	return n, nil
 }
 
@@ -95,7 +95,7 @@ func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, e
 // database, and returns how many. It touches no living message. Purge is safe
 // for concurrent use by multiple goroutines.
 func (o *Outbox) Purge(ctx context.Context, db *sql.DB, before time.Time) (int64, error) {
-	s := &sqlStore{o.sql, db}
+	s := &sqlStore{sql: o.sql, db: db}
 	var n int64
 	err := s.retryBusy(ctx, func() (err error) {
 		n, err = s.exec(ctx, db, o.sql.Purge, before.UnixMicro())

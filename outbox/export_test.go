@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/evenkeel-go/evenkeel/outbox/internal/dialect"
 )
 
 // RunOn and DrainOn are Run and Drain on a database in memory.
@@ -28,41 +30,29 @@ var (
 	Clip         = clip
 )
 
-// Verdicts, by name.
-const (
-	Untouched = untouched
-	Acked     = acked
-	Held      = held
-	Delayed   = delayed
-	Failed    = failed
-	Dead      = dead
-)
-
-// A Decision is a decision on the message of an ID.
-type Decision struct {
-	ID       int64
-	Verdict  verdict
-	Attempts int
-	Delay    time.Duration
-	Reason   string
+// A Stack is a database that costs nothing: a list of messages that are read once.
+type Stack struct {
+	*Fake
+	rest []Message
 }
 
-// Deliver decides on messages that are free, blocked (if their ID is in the
-// list) or early.
-func (o *Outbox) Deliver(ctx context.Context, p Publisher, msgs []Message, blockedIDs, earlyIDs map[int64]bool) []Decision {
-	entries := make([]entry, len(msgs))
-	for i, m := range msgs {
-		entries[i].Message = m
-		switch {
-		case blockedIDs[m.ID]:
-			entries[i].state = blocked
-		case earlyIDs[m.ID]:
-			entries[i].state = early
-		}
+// NewStack returns a Stack of messages.
+func NewStack(msgs []Message) *Stack { return &Stack{Fake: NewFake(1), rest: msgs} }
+
+// DrainStack is Drain on a Stack.
+func (o *Outbox) DrainStack(ctx context.Context, s *Stack, p Publisher) (int, error) {
+	return o.drain(ctx, s, p)
+}
+
+func (s *Stack) mark(context.Context) (reading, error) { return reading{newest: 1 << 40}, nil }
+
+func (s *Stack) advance(_ context.Context, _ dialect.Ack, f dialect.Fetch, _ int) ([]entry, bool, error) {
+	n := min(f.Limit, len(s.rest))
+	out := make([]entry, n)
+	for i := range out {
+		out[i] = entry{Message: s.rest[i]}
+		out[i].Attempt = 1
 	}
-	var out []Decision
-	for _, d := range o.deliver(ctx, p, entries) {
-		out = append(out, Decision{d.ID, d.verdict, d.attempts, d.delay, d.reason})
-	}
-	return out
+	s.rest = s.rest[n:]
+	return out, n == f.Limit, nil
 }

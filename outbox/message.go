@@ -19,9 +19,9 @@ type Message struct {
 	// What it means is up to the Publisher. It must not be empty.
 	Topic string
 	// Key is what the message is about, such as "order/42". Messages of one
-	// key are delivered in the order in which they were added, whatever their
-	// topics, and a message that fails holds up those behind it. Messages
-	// without a key have no order and hold up nobody.
+	// topic and key are delivered in the order in which they were added, and
+	// one that fails holds up those behind it. Messages without a key have no
+	// order and hold up nobody.
 	Key string
 	// Type names the kind of event, such as "order.paid".
 	Type string
@@ -54,7 +54,7 @@ const (
 )
 
 // validate returns what is wrong with m, or "".
-func (m *Message) validate() string {
+func (m *Message) validate(maxPayload int) string {
 	if m.Topic == "" {
 		return "Topic is empty"
 	}
@@ -65,6 +65,9 @@ func (m *Message) validate() string {
 		if !isText(f.value) {
 			return fmt.Sprintf("%s %q is not UTF-8 without NUL", f.name, f.value)
 		}
+	}
+	if len(m.Payload) > maxPayload {
+		return fmt.Sprintf("Payload has %d bytes, want at most %d (Options.MaxPayload)", len(m.Payload), maxPayload)
 	}
 	for name, value := range m.Header {
 		if !isToken(name) {

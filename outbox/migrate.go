@@ -22,7 +22,7 @@ func (o *Outbox) Migrate(ctx context.Context, db *sql.DB) error {
 	if db == nil {
 		return fmt.Errorf("outbox: migrate: %w: db is nil", ErrInvalid)
 	}
-	s := &sqlStore{o.sql, db}
+	s := &sqlStore{sql: o.sql, db: db}
 	err := s.retryBusy(ctx, func() error { return s.migrate(ctx) })
 	if err != nil {
 		return fmt.Errorf("outbox: migrate: %w", err)
@@ -45,7 +45,7 @@ func (s *sqlStore) migrate(ctx context.Context) error {
 	if _, err := s.db.ExecContext(ctx, s.sql.Bootstrap); err != nil {
 		return err
 	}
-	return inTx(ctx, s.db, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, s.sql.LockSchema); err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func TestNewNamesTheOptionThatIsWrong(t *testing.T) {
 	}
 	_, err := outbox.New(nil, outbox.Options{})
 	require.ErrorIs(t, err, outbox.ErrInvalid)
-	require.ErrorContains(t, err, "sqlite.Dialect{}")
+	require.ErrorContains(t, err, "postgres.Dialect{}")
 
 	// A minimum above the default maximum raises it.
 	for _, o := range []outbox.Options{{}, {PollMin: time.Minute}, {RetryBase: time.Hour}, {MaxAttempts: -1}} {

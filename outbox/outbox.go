@@ -19,14 +19,15 @@ type Outbox struct {
 	owner string
 
 	// wake has room for one, so that any number of Wakes are one.
-	wake chan struct{}
+	alarms alarms
+	meter  meter
 }
 
 // New returns an Outbox for databases of dialect d. It connects to nothing.
 // Returns ErrInvalid when d is nil or an option is out of range.
 func New(d Dialect, o Options) (*Outbox, error) {
 	if d == nil {
-		return nil, fmt.Errorf("%w: Dialect is nil, want one such as sqlite.Dialect{}", ErrInvalid)
+		return nil, fmt.Errorf("%w: Dialect is nil, want one such as postgres.Dialect{}", ErrInvalid)
 	}
 	o, err := o.withDefaults()
 	if err != nil {
@@ -40,19 +41,13 @@ func New(d Dialect, o Options) (*Outbox, error) {
 		sql:   d.SQL(),
 		o:     o,
 		owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
-		wake:  make(chan struct{}, 1),
 	}, nil
 }
 
-// Wake tells the drainer of this process that there is something to do, so that
-// it does not wait for its next poll. Call it after Commit; the drainer sees
+// Wake tells the drainers of this process that there is something to do, so that
+// they do not wait for their next poll. Call it after Commit; drainers see
 // committed messages only. Calling it too often, or without need, is harmless,
-// and a forgotten Wake costs at most Options.PollMax. It never blocks and costs
-// a few nanoseconds. Drainers of other processes find the message by polling.
-// Wake is safe for concurrent use by multiple goroutines.
-func (o *Outbox) Wake() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
+// and a forgotten Wake costs at most Options.PollMax. It never blocks, allocates
+// nothing, and costs some nanoseconds. Drainers of other processes find the
+// message by polling. Wake is safe for concurrent use by multiple goroutines.
+func (o *Outbox) Wake() { o.alarms.ring(false) }

@@ -7,8 +7,8 @@ import (
 	"runtime/debug"
 )
 
-// A Publisher hands messages to their destination. Run and Drain call it from
-// their own goroutine, one call at a time, with no transaction open.
+// A Publisher hands messages to their destination. It is called with no
+// transaction open, and one call at a time unless Options.Concurrency is more.
 //
 // A batch holds any number of messages without a key and at most one of each
 // key, oldest first, so an implementation may send them in any order or all at
@@ -61,20 +61,21 @@ func (f PublisherFunc) call(ctx context.Context, m Message) (err error) {
 
 // A panicError is what a publisher's panic becomes.
 type panicError struct {
-	value any
+	text  string
 	stack []byte
 }
 
-func (e *panicError) Error() string { return fmt.Sprintf("publisher panicked: %v", e.value) }
+func (e *panicError) Error() string { return "publisher panicked: " + e.text }
 
 // recoverTo is to be deferred: it turns a panic into an error.
 func recoverTo(err *error) {
 	if v := recover(); v != nil {
-		*err = &panicError{v, debug.Stack()}
+		*err = &panicError{fmt.Sprint(v), debug.Stack()}
 	}
 }
 
-// publish calls p and makes of whatever it does one error a message.
+// publish calls p and makes of whatever it does one error a message. Should p end
+// the goroutine, as t.FailNow does, no error is returned at all.
 func publish(ctx context.Context, p Publisher, batch []Message) (errs []error) {
 	n := len(batch)
 	var all error

@@ -40,9 +40,30 @@ type retryAfterError struct {
 func (e *retryAfterError) Error() string { return fmt.Sprintf("retry after %v: %v", e.d, e.err) }
 func (e *retryAfterError) Unwrap() error { return e.err }
 
-func isPermanent(err error) bool {
-	_, ok := errors.AsType[*permanentError](err)
-	return ok
+// A diagnosis is what an error of a Publisher says.
+type diagnosis struct {
+	permanent bool
+	after     time.Duration // if delayed
+	delayed   bool
+	text      string
+	panicked  *panicError
+}
+
+// diagnose looks into an error. Errors of others may panic when they are asked,
+// which must not end the drainer.
+func diagnose(err error) (d diagnosis) {
+	defer func() {
+		if v := recover(); v != nil {
+			d = diagnosis{text: fmt.Sprintf("an error of type %T that panics when it is asked", err)}
+		}
+	}()
+	_, d.permanent = errors.AsType[*permanentError](err)
+	if after, ok := errors.AsType[*retryAfterError](err); ok {
+		d.after, d.delayed = after.d, true
+	}
+	d.panicked, _ = errors.AsType[*panicError](err)
+	d.text = clip(err.Error())
+	return d
 }
 
 // backoff is full jitter: random in [0, min(limit, base*2^(attempt-1))]. It

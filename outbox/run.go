@@ -14,16 +14,18 @@ import (
 // is tried for at most Options.Lease; messages that were read and not accepted
 // stay as they were. Nothing of Run is left behind when it returns.
 //
-// Any number of processes may call Run on the same database. One of them drains
-// and the others stand by; when it ends, the next takes over within
-// Options.PollMax, and when it dies or hangs, within Options.Lease after its
-// last sign of life. Every acknowledgement is fenced, so that one that comes
-// back from the dead cannot undo the work of its successor.
+// Any number of processes may call Run on the same database. They share the keys
+// between them: each takes a lease and its share of the buckets of keys (64 on
+// servers; 1 on SQLite, where one drains and the others stand by). When one
+// comes or ends, the others notice within Options.PollMax; when one dies or
+// hangs, within Options.Lease after its last sign of life. Every acknowledgement
+// is fenced, so that one that comes back from the dead cannot undo the work of
+// its successor.
 //
 // The guarantee: each message whose transaction committed is accepted by p at
 // least once, or is dead; no message is published whose transaction rolled back;
-// and the first deliveries of the messages of one key are in the order of their
-// IDs. Dead messages are skipped, and those with DeliverAt and replayed ones come
+// and the first deliveries of the messages of one topic and key are in the order
+// of their IDs. Dead messages are skipped, and those with DeliverAt and replayed ones come
 // when they come. Attempts and times of next tries are in the database and
 // survive a restart.
 //
@@ -31,14 +33,14 @@ import (
 // ErrInvalid when db or p is nil, or the database's error when it cannot be
 // asked. After that, errors of the database are logged and retried for ever.
 //
-// An idle Run makes two queries a poll. A busy one reads a batch in one or two
-// queries, publishes it with no transaction open, and acknowledges it in one
-// transaction.
+// An idle Run makes two queries a poll, and four more and a small write now and
+// then. A busy one publishes a batch with no transaction open, and acknowledges
+// it while it reads the next: in one statement on PostgreSQL.
 func (o *Outbox) Run(ctx context.Context, db *sql.DB, p Publisher) error {
 	if err := o.startable(db, p); err != nil {
 		return fmt.Errorf("outbox: run: %w", err)
 	}
-	return o.run(ctx, &sqlStore{o.sql, db}, p)
+	return o.run(ctx, &sqlStore{sql: o.sql, db: db}, p)
 }
 
 func (o *Outbox) run(ctx context.Context, s store, p Publisher) error {
@@ -48,28 +50,91 @@ func (o *Outbox) run(ctx context.Context, s store, p Publisher) error {
 		}
 		return fmt.Errorf("outbox: run: %w", err)
 	}
-	d := &drainer{Outbox: o, s: s, p: p}
 	for failures := 0; ctx.Err() == nil; {
-		epoch, left, err := s.acquire(ctx, o.owner, o.o.Lease)
-		switch {
-		case ctx.Err() != nil && epoch == 0:
-		case err != nil:
+		c, err := s.join(ctx, o.owner, o.o.Lease, false)
+		if err != nil {
+			if ctx.Err() != nil {
+				break
+			}
 			failures++
 			wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
-			o.o.Logger.Warn("outbox: acquire lease failed", "error", err, "next_try_in", wait)
+			o.o.Logger.Warn("outbox: take a lease failed", "error", err, "next_try_in", wait)
 			sleep(ctx, wait, nil)
-		case epoch == 0:
-			// Standing by does not listen to wake, which is for the owner.
-			failures = 0
-			sleep(ctx, min(left+time.Millisecond, jitter(o.o.PollMax)), nil)
-		default:
-			failures = 0
-			o.o.Logger.Info("outbox: draining", "owner", o.owner, "epoch", epoch)
-			_, err := d.own(ctx, epoch, false)
-			o.o.Logger.Info("outbox: no longer draining", "owner", o.owner, "epoch", epoch, "reason", err)
+			continue
 		}
+		failures = 0
+		_, err = o.serve(ctx, s, p, c, false)
+		o.o.Logger.Info("outbox: no longer draining", "owner", o.owner, "epoch", c.epoch, "reason", err)
 	}
 	return nil
+}
+
+// serve drains under a lease: until ctx ends or the lease is lost, or, if once,
+// until nothing is due. It returns how many messages were delivered, and why it
+// ended, nil only if nothing is due.
+func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once bool) (delivered int, err error) {
+	outer := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	// The lease is kept until all is written down, which may be a while after
+	// the end of ctx.
+	keeping, release := context.WithCancel(context.WithoutCancel(outer))
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		o.keep(keeping, s, c.epoch, cancel)
+	}()
+	// Deferred, so that a Publisher that ends our goroutine (t.FailNow, say)
+	// leaves neither a goroutine nor a lease behind.
+	defer func() {
+		cancel(nil)
+		release()
+		<-kept
+		o.leave(outer, s, c.epoch)
+		o.leased(c.epoch, 0, c.of)
+	}()
+	ord, err := s.order(ctx)
+	for failures := 0; ; {
+		o.leased(c.epoch, len(c.buckets), c.of)
+		if err == nil && len(c.buckets) > 0 {
+			var n int
+			n, err = o.session(ctx, s, p, c, ord, once)
+			delivered += n
+			failures = 0
+		} else if err == nil {
+			sleep(ctx, jitter(o.o.PollMax), nil) // until there is something for us
+		}
+		switch {
+		case ctx.Err() != nil:
+			return delivered, context.Cause(ctx)
+		case once, errors.Is(err, errFenced):
+			return delivered, err
+		case err != nil && !errors.Is(err, errRebalance):
+			failures++
+			wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
+			o.o.Logger.Warn("outbox: database failed", "error", err, "next_try_in", wait)
+			sleep(ctx, wait, nil)
+		}
+		if c, err = o.rebalance(ctx, s, c); err == nil {
+			ord, err = s.order(ctx)
+		}
+	}
+}
+
+// rebalance returns the new claim, or the old one with an error.
+func (o *Outbox) rebalance(ctx context.Context, s store, c claim) (claim, error) {
+	next, err := s.rebalance(ctx, c.epoch, o.o.Lease)
+	if err != nil {
+		return c, err
+	}
+	return next, nil
+}
+
+// leased tells who drains what.
+func (o *Outbox) leased(epoch int64, buckets, of int) {
+	o.o.Logger.Info("outbox: draining", "owner", o.owner, "epoch", epoch, "buckets", buckets, "of", of)
+	if o.o.Trace.Leased != nil {
+		o.o.Trace.Leased(epoch, buckets, of)
+	}
 }
 
 // Drain delivers messages to p until none is due, and returns how many were
@@ -86,21 +151,21 @@ func (o *Outbox) Drain(ctx context.Context, db *sql.DB, p Publisher) (int, error
 	if err := o.startable(db, p); err != nil {
 		return 0, fmt.Errorf("outbox: drain: %w", err)
 	}
-	return o.drain(ctx, &sqlStore{o.sql, db}, p)
+	return o.drain(ctx, &sqlStore{sql: o.sql, db: db}, p)
 }
 
 func (o *Outbox) drain(ctx context.Context, s store, p Publisher) (int, error) {
 	if err := s.check(ctx); err != nil {
 		return 0, fmt.Errorf("outbox: drain: %w", err)
 	}
-	epoch, left, err := s.acquire(ctx, o.owner, o.o.Lease)
+	c, err := s.join(ctx, o.owner, o.o.Lease, true)
+	if errors.Is(err, errOthers) {
+		return 0, fmt.Errorf("outbox: drain: %w: %w", ErrLeased, err)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("outbox: drain: acquire lease: %w", err)
+		return 0, fmt.Errorf("outbox: drain: take a lease: %w", err)
 	}
-	if epoch == 0 {
-		return 0, fmt.Errorf("outbox: drain: %w for another %v, unless it renews it", ErrLeased, left)
-	}
-	n, err := (&drainer{Outbox: o, s: s, p: p}).own(ctx, epoch, true)
+	n, err := o.serve(ctx, s, p, c, true)
 	if errors.Is(err, errFenced) {
 		err = fmt.Errorf("%w: it took over", ErrLeased)
 	}

@@ -19,7 +19,7 @@ func TestSeveralRunsAgreeWithTheTables(t *testing.T) {
 }
 
 func severalRuns(t *rapid.T) {
-	f := outbox.NewFake()
+	f := outbox.NewFake(rapid.IntRange(1, 6).Draw(t, "buckets"))
 	seen := map[string]bool{}
 	var mu sync.Mutex
 	var wrong []string

@@ -11,6 +11,50 @@ import (
 	"github.com/evenkeel-go/evenkeel/outbox/internal/dialect"
 )
 
+// A store is the database as a drainer sees it. sqlStore is the real one; the
+// tests of timing put a model in memory in its place, in a synctest bubble.
+type store interface {
+	// check returns ErrSchema if the tables are not those that we know.
+	check(ctx context.Context) error
+
+	// join takes a lease for d and a fair share of the buckets that are free.
+	// Alone, it takes all buckets or returns errOthers.
+	join(ctx context.Context, owner string, d time.Duration, alone bool) (claim, error)
+	// rebalance gives up buckets beyond the fair share of epoch, takes free
+	// ones up to it, and renews the lease for d. Returns errFenced if the lease
+	// is gone.
+	rebalance(ctx context.Context, epoch int64, d time.Duration) (claim, error)
+	// renew makes the lease last for d from now. Returns errFenced if it is
+	// gone.
+	renew(ctx context.Context, epoch int64, d time.Duration) error
+	// leave ends the lease, if it is there.
+	leave(ctx context.Context, epoch int64) error
+	// look returns what others may have changed. Returns errFenced if the
+	// lease is gone.
+	look(ctx context.Context, epoch int64) (view, error)
+
+	// advance acknowledges messages that were delivered and reads more, until
+	// their payloads reach size. cut says that there may be more. Returns
+	// errFenced, and has neither acknowledged nor read anything that counts,
+	// if the lease is gone. Doing it again after an error is harmless.
+	advance(ctx context.Context, ack dialect.Ack, f dialect.Fetch, size int) (entries []entry, cut bool, err error)
+	// waiting reads messages that waited and are due now.
+	waiting(ctx context.Context, f dialect.Fetch, size int) (entries []entry, cut bool, err error)
+	// settle writes down decisions, in one transaction, and renews the lease
+	// for d. Returns errFenced, and has written nothing, if the lease is gone.
+	// Doing it again after an error is harmless.
+	settle(ctx context.Context, epoch int64, d time.Duration, decisions []decision, archive int) error
+
+	// resume makes due what waits for topics that are not paused any more.
+	resume(ctx context.Context, paused []string) error
+	// upkeep deletes from the archives what was kept long enough.
+	upkeep(ctx context.Context, r Retention, keep time.Duration) error
+	// mark reads where the watermark could be.
+	mark(ctx context.Context) (reading, error)
+	// order says how a drainer knows that it has seen all of the past.
+	order(ctx context.Context) (order, error)
+}
+
 // sqlStore is a store in a database.
 type sqlStore struct {
 	sql *dialect.SQL
@@ -32,126 +76,40 @@ func (s *sqlStore) check(ctx context.Context) error {
 	return nil
 }
 
-func (s *sqlStore) acquire(ctx context.Context, owner string, d time.Duration) (epoch int64, left time.Duration, err error) {
-	err = s.retryBusy(ctx, func() error {
-		var us int64
-		if err := s.db.QueryRowContext(ctx, s.sql.Lease).Scan(&epoch, &us); err != nil {
-			return err
-		}
-		left = time.Duration(us) * time.Microsecond
-		if left > 0 {
-			epoch = 0
-			return nil
-		}
-		n, err := s.exec(ctx, s.db, s.sql.Acquire, owner, d.Microseconds(), epoch)
-		if err != nil {
-			return err
-		}
-		if n == 0 { // somebody was faster
-			epoch, left = 0, d
-			return nil
-		}
-		epoch++
-		return nil
-	})
-	if err != nil {
-		return 0, 0, err
-	}
-	return epoch, left, nil
-}
-
-func (s *sqlStore) renew(ctx context.Context, epoch int64, d time.Duration) error {
-	return s.retryBusy(ctx, func() error { return s.fence(ctx, s.db, epoch, d) })
-}
-
-func (s *sqlStore) release(ctx context.Context, epoch int64) error {
-	return s.retryBusy(ctx, func() error {
-		_, err := s.exec(ctx, s.db, s.sql.Release, epoch)
-		return err
-	})
-}
-
-type execer interface {
+// querier is what *sql.DB and *sql.Tx have in common.
+type querier interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-func (s *sqlStore) exec(ctx context.Context, e execer, query string, args ...any) (int64, error) {
-	res, err := e.ExecContext(ctx, query, args...)
+func (s *sqlStore) exec(ctx context.Context, q querier, query string, args ...any) (int64, error) {
+	res, err := q.ExecContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()
 }
 
-func (s *sqlStore) fence(ctx context.Context, e execer, epoch int64, d time.Duration) error {
-	n, err := s.exec(ctx, e, s.sql.Renew, d.Microseconds(), epoch)
-	if err == nil && n == 0 {
-		err = errFenced
-	}
-	return err
-}
-
-func (s *sqlStore) ready(ctx context.Context, limit, size int) ([]entry, error) {
-	return s.read(ctx, s.sql.Ready, limit, size, func(e *entry) []any { return []any{&e.state} })
-}
-
-func (s *sqlStore) waiting(ctx context.Context, limit, size int) ([]entry, error) {
-	return s.read(ctx, s.sql.Waiting, limit, size, func(e *entry) []any {
-		return []any{&e.Attempt, &e.LastError, &e.place, &e.state}
-	})
-}
-
-func (s *sqlStore) read(ctx context.Context, query string, limit, size int, more func(*entry) []any) (entries []entry, err error) {
-	err = s.retryBusy(ctx, func() error {
-		rows, err := s.db.QueryContext(ctx, query, limit)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = rows.Close() }()
-		entries = make([]entry, 0, limit)
-		var e entry
-		r := newReader(&e.Message, more(&e)...)
-		for left := size; left > 0 && rows.Next(); left -= len(e.Payload) {
-			if err := r.read(rows); err != nil {
-				return err
-			}
-			entries = append(entries, e)
-			entries[len(entries)-1].Attempt++
-		}
-		return errors.Join(rows.Err(), rows.Close())
-	})
-	return entries, err
-}
-
-// A reader scans the columns that Ready, Waiting and Dead have in common, and
-// then more, into one message again and again.
-type reader struct {
-	m                    *Message
-	header               string
-	createdAt, deliverAt int64
-	dest                 []any
-}
-
-func newReader(m *Message, more ...any) *reader {
-	r := &reader{m: m}
-	r.dest = append([]any{&m.ID, &m.Topic, &m.Key, &m.Type, &m.Payload, &r.header, &r.createdAt, &r.deliverAt}, more...)
-	return r
-}
-
-func (r *reader) read(rows *sql.Rows) (err error) {
-	if err := rows.Scan(r.dest...); err != nil {
+// each scans every row of a query into dest and calls f.
+func (s *sqlStore) each(ctx context.Context, q querier, query string, args, dest []any, f func()) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
 		return err
 	}
-	if r.m.Header, err = decodeHeader(r.header); err != nil {
-		return fmt.Errorf("message %d: %w", r.m.ID, err)
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		f()
 	}
-	r.m.CreatedAt, r.m.DeliverAt = fromMicros(r.createdAt), fromMicros(r.deliverAt)
-	return nil
+	return errors.Join(rows.Err(), rows.Close())
 }
 
 // inTx commits what f does, or rolls it back if f fails.
-func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
-	tx, err := db.BeginTx(ctx, nil)
+func (s *sqlStore) inTx(ctx context.Context, f func(*sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: s.sql.Isolation})
 	if err != nil {
 		return err
 	}
@@ -175,6 +133,17 @@ func (s *sqlStore) retryBusy(ctx context.Context, f func() error) error {
 		if err == nil || !s.sql.Busy(err) || time.Since(start) >= busyBound || ctx.Err() != nil {
 			return err
 		}
-		sleep(ctx, time.Millisecond+rand.N(10*time.Millisecond), nil)
+		sleep(ctx, time.Millisecond+rand.N(4*time.Millisecond), nil)
+	}
+}
+
+// sleep waits for d, for the end of ctx or for wake, whatever comes first.
+func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-wake:
 	}
 }

@@ -10,6 +10,7 @@ require (
 	github.com/evenkeel-go/evenkeel/shard/pgxtopo v0.0.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jackc/pgx/v5 v5.12.0
+	github.com/lib/pq v1.12.3
 	github.com/ncruces/go-sqlite3 v0.37.0
 	github.com/redis/rueidis v1.0.79
 	github.com/stretchr/testify v1.12.1

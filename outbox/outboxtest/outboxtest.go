@@ -71,6 +71,7 @@ func Exercise(t *testing.T, d Database) {
 		{"WritersAndDrainersConcurrently", writersAndDrainers},
 		{"WakeReachesRun", wakeReachesRun},
 		{"Stats", stats},
+		{"Statements", statements},
 		{"Machine", machine},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.f(t, d) })
@@ -206,9 +207,9 @@ func names(t require.TestingT, db *sql.DB, tables ...string) (out []string) {
 // transaction.
 var rules = []struct{ broken, query string }{
 	{"a message waits for a key that is not parked, so for ever", `SELECT id FROM outbox_waiting w WHERE w.due_at IS NULL
-		AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.message_key = w.message_key)`},
+		AND NOT EXISTS (SELECT 1 FROM outbox_parked p WHERE p.topic = w.topic AND p.message_key = w.message_key)`},
 	{"a key is parked although nothing waits for it, so for ever", `SELECT 1 FROM outbox_parked p WHERE
-		NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.message_key = p.message_key AND w.due_at IS NULL)`},
+		NOT EXISTS (SELECT 1 FROM outbox_waiting w WHERE w.topic = p.topic AND w.message_key = p.message_key AND w.due_at IS NULL)`},
 	{"a message without a key waits for its key", `SELECT id FROM outbox_waiting WHERE message_key = '' AND due_at IS NULL`},
 	{"the empty key is parked", `SELECT 1 FROM outbox_parked WHERE message_key = ''`},
 	{"a message is in two tables", `SELECT id FROM (SELECT id FROM outbox_messages

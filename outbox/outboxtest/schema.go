@@ -1,6 +1,7 @@
 package outboxtest
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -28,7 +29,8 @@ func migrateConcurrently(t *testing.T, d Database) {
 	for _, err := range errs {
 		require.NoError(t, err)
 	}
-	require.Equal(t, 1, count(t, db, `SELECT count(*) FROM outbox_leases`))
+	require.Equal(t, 1, count(t, db, `SELECT count(*) FROM outbox_state`))
+	require.Equal(t, d.Dialect.SQL().Buckets, count(t, db, `SELECT count(*) FROM outbox_buckets`))
 	box := newOutbox(t, d, outbox.Options{})
 	add(t, db, box, msg("", "a"))
 	require.Equal(t, 1, drain(t, db, box, &recorder{}))
@@ -58,7 +60,11 @@ func migrateByHand(t *testing.T, d Database) {
 	for version, ddl := range box.Schema() {
 		require.Greater(t, version, last, "versions sort")
 		last = version
-		execute(t, db, ddl)
+		for statement := range strings.SplitSeq(ddl, ";\n") { // as goose and others do
+			if strings.TrimSpace(statement) != "" {
+				execute(t, db, statement)
+			}
+		}
 	}
 	require.NotEmpty(t, last)
 	require.NoError(t, box.Migrate(t.Context(), db), "Migrate knows what was done")

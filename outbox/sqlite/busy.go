@@ -31,3 +31,16 @@ func busy(err error) bool {
 		strings.Contains(text, "database table is locked") ||
 		strings.Contains(text, "SQLITE_BUSY")
 }
+
+// explain says what is behind an error of Insert.
+func explain(err error) string {
+	switch {
+	case busy(err):
+		return "another transaction holds the write lock of the database, and this one has not taken it at its beginning: " +
+			"it has read before, so that it cannot write any more, or it has waited for as long as busy_timeout says " +
+			"(open the database with _txlock=immediate, or begin with sqlite.Begin)"
+	case err != nil && strings.Contains(err.Error(), "no such table: outbox_"):
+		return "the tables of the outbox are not there (call Migrate first)"
+	}
+	return ""
+}

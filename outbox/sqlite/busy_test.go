@@ -35,3 +35,12 @@ func TestBusyKnowsTheErrorsOfTheDrivers(t *testing.T) {
 		require.False(t, busy(err), "%v", err)
 	}
 }
+
+func TestExplainSaysWhatToDo(t *testing.T) {
+	explain := sqlite.Dialect{}.SQL().Explain
+	require.Contains(t, explain(errors.New("sqlite3: database is locked")), "_txlock=immediate, or begin with sqlite.Begin")
+	require.Contains(t, explain(coded(517)), "it has read before")
+	require.Contains(t, explain(errors.New("sqlite3: no such table: outbox_messages")), "call Migrate")
+	require.Empty(t, explain(errors.New("disk I/O error")))
+	require.Empty(t, explain(nil))
+}

@@ -16,12 +16,20 @@
 // statements of the outbox itself are safe either way, because each of its
 // transactions writes first; the transactions of the application are not.
 //
+// Where transactions that only read should not wait for each other, leave
+// _txlock out and begin those that write with [Begin]. It takes the write lock
+// at once, and waits for it more fairly than SQLite does. An Add that fails
+// because the lock is not to be had says so.
+//
 // # Clock and order
 //
 // SQLite runs in the process, so the clock of the database is the clock of the
 // machine, with a precision of a millisecond. SQLite has one writer at a time,
 // so ids grow in the order of commits. They come from AUTOINCREMENT and are
 // never used twice, also after the newest message was deleted.
+//
+// One writer at a time also means that a second drainer would only wait for the
+// first, so all keys are in one bucket: one drainer works, and others stand by.
 //
 // Do not put the file on a network file system: WAL needs shared memory, and
 // the lease needs one clock.

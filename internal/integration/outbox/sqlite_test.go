@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,51 +13,6 @@ import (
 	"github.com/evenkeel-go/evenkeel/outbox"
 	"github.com/evenkeel-go/evenkeel/outbox/sqlite"
 )
-
-// TestReadsWalkAnIndex: reading a batch costs the same behind a million waiting
-// messages as behind none.
-func TestReadsWalkAnIndex(t *testing.T) {
-	for driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			db, _ := newBox(t, driver, outbox.Options{})
-			statements := sqlite.Dialect{}.SQL()
-			for name, query := range map[string]string{"Ready": statements.Ready, "Waiting": statements.Waiting, "Dead": statements.Dead} {
-				args := []any{100}
-				if name == "Dead" {
-					args = []any{0, 100}
-				}
-				plan := explain(t, db, query, args...)
-				t.Logf("%s\n%s", name, plan)
-				require.NotContains(t, plan, "SCAN w", name)
-				require.NotContains(t, plan, "SCAN p", name)
-				require.NotContains(t, plan, "AUTOMATIC", name)
-			}
-			// The two halves are merged by a sort of at most twice the limit;
-			// inside them there must be none.
-			plan := explain(t, db, statements.Waiting, 100)
-			require.Equal(t, 1, strings.Count(plan, "TEMP B-TREE"), plan)
-			require.Contains(t, plan, "USING INDEX outbox_waiting_due (due_at<?)")
-			require.Contains(t, plan, "USING INDEX outbox_waiting_key (message_key=?)")
-			require.Contains(t, plan, "outbox_parked_due (due_at<?)")
-			require.NotContains(t, explain(t, db, statements.Ready, 100), "TEMP B-TREE")
-		})
-	}
-}
-
-func explain(t *testing.T, db *sql.DB, query string, args ...any) string {
-	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
-	require.NoError(t, err)
-	defer func() { _ = rows.Close() }()
-	var out strings.Builder
-	for rows.Next() {
-		var id, parent, unused int
-		var detail string
-		require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-		out.WriteString(detail + "\n")
-	}
-	require.NoError(t, rows.Err())
-	return out.String()
-}
 
 func newBox(t testing.TB, driver string, o outbox.Options) (*sql.DB, *outbox.Outbox) {
 	db := open(t, driver, filepath.Join(t.TempDir(), "test.db"))
@@ -124,33 +78,6 @@ func TestDeferredTransactionsWork(t *testing.T) {
 			adds.Wait()
 			drains.Wait()
 			require.Len(t, delivered, writers*each, "all, before the time was up")
-		})
-	}
-}
-
-// TestLeaseIsTakenOnlyWhenItHasEnded: one that was renewed after somebody saw it
-// end is not taken, and neither is one that somebody else took meanwhile.
-func TestLeaseIsTakenOnlyWhenItHasEnded(t *testing.T) {
-	for driver := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			db, _ := newBox(t, driver, outbox.Options{})
-			statements := sqlite.Dialect{}.SQL()
-			exec := func(query string, args ...any) int64 {
-				res, err := db.ExecContext(t.Context(), query, args...)
-				require.NoError(t, err)
-				n, err := res.RowsAffected()
-				require.NoError(t, err)
-				return n
-			}
-			hour := time.Hour.Microseconds()
-			require.EqualValues(t, 1, exec(statements.Acquire, "a", hour, 0))
-			require.EqualValues(t, 0, exec(statements.Acquire, "b", hour, 1), "it has not ended")
-			require.EqualValues(t, 1, exec(statements.Release, 1))
-			require.EqualValues(t, 0, exec(statements.Acquire, "b", hour, 0), "somebody else had it since")
-			require.EqualValues(t, 1, exec(statements.Acquire, "b", hour, 1))
-			require.EqualValues(t, 0, exec(statements.Renew, hour, 1), "of an older epoch")
-			require.EqualValues(t, 0, exec(statements.Release, 1), "of an older epoch")
-			require.EqualValues(t, 1, exec(statements.Renew, hour, 2))
 		})
 	}
 }

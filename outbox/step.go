@@ -1,0 +1,423 @@
+package outbox
+
+import (
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/outbox/internal/dialect"
+)
+
+// A step is one turn of a session with the database: it writes down what was
+// decided, and reads what there is room for. Parts that are not due are left out;
+// in the common case one statement remains, which acknowledges and reads.
+type step struct {
+	decisions []decision
+	plain     bool // all of them are deliveries of ready messages
+	archive   int
+
+	look   bool     // at what others may have changed
+	resume bool     // all topics but
+	paused []string // these
+	upkeep bool
+	mark   bool // the watermark
+
+	fetch   bool
+	fetchOf dialect.Fetch
+	size    int
+	queues  []*queue // those for which it reads
+
+	waiting   bool
+	waitingOf dialect.Fetch
+}
+
+// An outcome is what a step came to. The parts after one that failed did not
+// happen.
+type outcome struct {
+	step
+	err     error
+	written bool // the decisions
+	view    *view
+	resumed bool
+	reading *reading
+
+	fetched  bool
+	ready    []entry
+	readyCut bool // there may be more
+	waited   bool
+	due      []entry
+	dueCut   bool // there may be more
+}
+
+// pace is when a session does what.
+type pace struct {
+	woken     bool
+	poll      time.Duration // until the next look at an empty outbox
+	pollAt    time.Time
+	lookAt    time.Time
+	waitingAt time.Time // earliest look at the waiting, while there are ready ones
+	markAt    time.Time
+	rescanAt  time.Time
+	failures  int
+	retryAt   time.Time // after an error
+}
+
+// knowledge is what a session knows of the tables.
+type knowledge struct {
+	order     order
+	mark      watermark
+	lag       int64           // from where the last read began to what it found
+	paused    map[string]bool // nil before the first look
+	resumeDue bool
+	parked    bool // some key may be
+	archiveNo int
+	waitedAll bool // the last look at the waiting left nothing
+	meanSize  int  // of payloads
+}
+
+const (
+	// markEvery bounds what the watermark costs, about a millisecond each time.
+	markEvery = 10 * time.Millisecond
+	// rescanEvery is how often a drainer reads from the very front all the
+	// same: rows that were inserted with old ids, by a restore for example,
+	// were never promised, but neither should they be forgotten.
+	rescanEvery = time.Minute
+)
+
+// step starts a step of the database, if anything is due and none is under way.
+func (s *session) step() {
+	if s.stepping {
+		return
+	}
+	now := time.Now()
+	if now.Before(s.retryAt) && !s.stopping {
+		return
+	}
+	st := s.plan(now)
+	if st == nil {
+		return
+	}
+	s.stepping, s.writing = true, len(st.decisions)
+	go func() { s.steps <- s.perform(st) }()
+}
+
+// plan returns what is due now, or nil. The first step only looks: what may be
+// read depends on what it finds.
+func (s *session) plan(now time.Time) *step {
+	if s.stopping {
+		return nil // end writes down what is left
+	}
+	st := &step{archive: s.archive(), plain: true}
+	if s.paused == nil {
+		st.look = true
+		return st
+	}
+	st.decisions, s.pending = s.pending, nil
+	st.plain = !slices.ContainsFunc(st.decisions, func(d decision) bool { return d.verdict != acked || d.place != inReady })
+	st.look = !now.Before(s.lookAt)
+	st.resume, st.paused = s.resumeDue, slices.Sorted(maps.Keys(s.paused))
+	st.upkeep = st.look && s.o.Retention != Delete && s.claim.buckets[0] == 0
+	st.mark = s.order == marked && !now.Before(s.markAt) && (s.mark.safe == 0 || s.lag > int64(10*s.o.Batch) || st.look)
+	s.planFetch(st, now)
+	st.waiting = s.waited < s.o.Batch && (!s.waitedAll || (st.fetch || len(st.decisions) > 0) && !now.Before(s.waitingAt))
+	if st.waiting {
+		// Not excepted are those that are decided on: they are written down
+		// before this is read, and may be due again, ahead of others.
+		st.waitingOf = dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Except: s.held(false, 0), Limit: s.limit()}
+	}
+	if len(st.decisions) == 0 && !st.look && !st.resume && !st.fetch && !st.waiting {
+		return nil
+	}
+	s.woken = false
+	return st
+}
+
+// planFetch fills in what to read of the ready messages: those of all queues
+// with room, if they may have more, or if it is time to look again.
+func (s *session) planFetch(st *step, now time.Time) {
+	polled := s.woken || !now.Before(s.pollAt)
+	if !now.Before(s.rescanAt) {
+		s.rescanAt = now.Add(rescanEvery)
+		for _, q := range s.queues {
+			q.after = 0
+		}
+	}
+	more := false
+	for _, q := range s.queues {
+		if q.full(&s.o) {
+			q.more = true // since nobody will look
+			continue
+		}
+		more = more || q.more
+		st.queues = append(st.queues, q)
+	}
+	if len(st.queues) == 0 || !more && !polled && len(st.decisions) == 0 {
+		st.queues = nil
+		return
+	}
+	st.fetch = true
+	st.size = s.o.BatchBytes
+	f := dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Limit: s.limit(), Parked: s.parked || !st.plain, Not: true}
+	last := s.queues[len(s.queues)-1]
+	f.After = st.queues[0].after
+	others := false
+	for _, q := range st.queues {
+		f.After = min(f.After, q.after)
+		others = others || q == last
+	}
+	for _, q := range s.queues[:len(s.queues)-1] {
+		if q.full(&s.o) == others {
+			f.Topics = append(f.Topics, q.name)
+		}
+	}
+	f.Not = others
+	f.Except = s.held(true, f.After)
+	for i := range st.decisions {
+		if d := &st.decisions[i]; d.place == inReady && d.ID > f.After {
+			f.Except = append(f.Except, d.ID)
+		}
+	}
+	st.fetchOf = f
+}
+
+// held returns the ids above after of the messages that are in memory and not
+// decided on, of one of the two tables.
+func (s *session) held(ready bool, after int64) []int64 {
+	var ids []int64
+	note := func(e *entry) {
+		if (e.place == inReady) == ready && e.ID > after {
+			ids = append(ids, e.ID)
+		}
+	}
+	for _, q := range s.queues {
+		for _, e := range q.entries {
+			note(e)
+		}
+	}
+	for _, entries := range s.calls {
+		for _, e := range entries {
+			note(e)
+		}
+	}
+	for i := range s.pending {
+		note(s.pending[i].entry)
+	}
+	return ids
+}
+
+// filter returns the buckets to select, nil for all there are.
+func (s *session) filter() []int {
+	if len(s.claim.buckets) == s.claim.of {
+		return nil
+	}
+	return s.claim.buckets
+}
+
+// limit is how many messages to ask for: a batch, or as many as their usual size
+// lets through, since what is selected beyond that was read in vain.
+func (s *session) limit() int {
+	if s.meanSize == 0 {
+		return s.o.Batch
+	}
+	return max(1, min(s.o.Batch, s.o.BatchBytes/s.meanSize+1))
+}
+
+func (s *session) archive() int {
+	if s.o.Retention == Delete {
+		return -1
+	}
+	return s.archiveNo
+}
+
+// perform talks to the database. It touches nothing of the session that changes.
+func (s *session) perform(st *step) (o outcome) {
+	o.step = *st
+	ctx, epoch := s.ctx, s.claim.epoch
+	ack := dialect.Ack{Epoch: epoch, Archive: st.archive}
+	if st.plain {
+		for i := range st.decisions {
+			ack.IDs = append(ack.IDs, st.decisions[i].ID)
+		}
+	} else {
+		if o.err = s.s.settle(ctx, epoch, s.o.Lease, st.decisions, st.archive); o.err != nil {
+			return o
+		}
+		o.written = true
+	}
+	if st.look {
+		var v view
+		if v, o.err = s.s.look(ctx, epoch); o.err != nil {
+			return o
+		}
+		o.view = &v
+	}
+	if st.resume {
+		if o.err = s.s.resume(ctx, st.paused); o.err != nil {
+			return o
+		}
+		o.resumed = true
+	}
+	if st.upkeep {
+		if err := s.s.upkeep(ctx, s.o.Retention, s.o.Keep); err != nil && ctx.Err() == nil {
+			s.o.Logger.Warn("outbox: clearing the archive failed", "error", err)
+		}
+	}
+	if st.mark {
+		var r reading
+		if r, o.err = s.s.mark(ctx); o.err != nil {
+			return o
+		}
+		o.reading = &r
+	}
+	if st.fetch || len(ack.IDs) > 0 {
+		if o.ready, o.readyCut, o.err = s.s.advance(ctx, ack, st.fetchOf, st.size); o.err != nil {
+			return o
+		}
+		o.written, o.fetched = true, st.fetch
+	}
+	if st.waiting {
+		if o.due, o.dueCut, o.err = s.s.waiting(ctx, st.waitingOf, s.o.BatchBytes); o.err != nil {
+			return o
+		}
+		o.waited = true
+	}
+	return o
+}
+
+// stepped takes what a step came to.
+func (s *session) stepped(o outcome) {
+	now := time.Now()
+	s.stepping, s.writing = false, 0
+	if o.written {
+		s.written(o.decisions)
+	} else {
+		s.pending = append(o.decisions, s.pending...)
+	}
+	if !o.plain {
+		s.waitedAll = false // keys may have become due
+	}
+	if o.view != nil {
+		s.seen(o.view, now)
+	}
+	if o.resumed {
+		s.resumeDue = false
+		s.waitedAll = false
+	}
+	if o.reading != nil {
+		s.mark.step(*o.reading)
+		s.markAt = now.Add(markEvery)
+	}
+	if o.fetched {
+		s.fetched(&o)
+	}
+	if o.waited {
+		s.waitedAll, s.waitingAt = !o.dueCut, now.Add(s.o.PollMin/2) // below any poll
+		for i := range o.due {
+			s.waited++
+			s.accept(&o.due[i])
+		}
+	}
+	s.holdUp()
+	s.setPace(&o, now)
+}
+
+// seen takes a look at what others may have changed. Topics that were paused and
+// are not any more are resumed in the next step, when everything that was set
+// aside for them until now is written down.
+func (s *session) seen(v *view, now time.Time) {
+	paused := make(map[string]bool, len(v.paused))
+	for _, topic := range v.paused {
+		paused[topic] = true
+	}
+	if s.paused == nil || !maps.Equal(paused, s.paused) {
+		s.resumeDue = true
+	}
+	s.paused, s.parked, s.archiveNo = paused, v.parked, v.archive
+	s.lookAt = now.Add(jitter(s.o.PollMax))
+	if v.unbalanced && !s.once {
+		s.stop(errRebalance)
+	}
+}
+
+// fetched takes the ready messages that were read.
+func (s *session) fetched(o *outcome) {
+	var last int64
+	for i := range o.ready {
+		e := &o.ready[i]
+		last = e.ID
+		s.meanSize += (len(e.Payload) - s.meanSize) / 8
+		s.accept(e)
+	}
+	if len(o.ready) > 0 {
+		s.lag = o.ready[0].ID - o.fetchOf.After
+	}
+	reached := s.mark.reached(s.order, last, o.readyCut)
+	for _, q := range o.queues {
+		q.after = max(q.after, reached)
+		q.more = o.readyCut
+	}
+}
+
+// accept puts a message that was read into its queue, if it may be published.
+func (s *session) accept(e *entry) {
+	switch e.state {
+	case blocked:
+		s.decide(e, held)
+	case early:
+		s.decide(e, delayed)
+	default:
+		s.queueOf(e.Topic).push(e)
+	}
+}
+
+// setPace says when the next step is due: at once while there is something to
+// do, after a while when nothing was found, and later and later after errors.
+func (s *session) setPace(o *outcome, now time.Time) {
+	if o.err == nil {
+		s.failures, s.retryAt = 0, time.Time{}
+		if len(o.ready)+len(o.due)+len(o.decisions) > 0 {
+			s.poll = 0
+		}
+		if o.fetched {
+			s.poll = min(max(s.o.PollMin, 2*s.poll), s.o.PollMax)
+			s.pollAt = now.Add(jitter(s.poll))
+		}
+		return
+	}
+	switch {
+	case s.ctx.Err() != nil:
+	case errors.Is(o.err, errFenced):
+		s.stop(o.err)
+	case s.once:
+		s.stop(o.err)
+	default:
+		s.failures++
+		wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, s.failures)
+		s.retryAt = now.Add(wait)
+		s.o.Logger.Warn("outbox: database failed", "error", o.err, "next_try_in", wait)
+	}
+}
+
+// untilNext is how long nothing is due.
+func (s *session) untilNext() time.Duration {
+	if s.stepping || s.stopping {
+		return time.Hour // something else will happen before
+	}
+	at := s.lookAt
+	room := slices.ContainsFunc(s.queues, func(q *queue) bool { return !q.full(&s.o) })
+	if room && s.pollAt.Before(at) {
+		at = s.pollAt
+	}
+	if s.retryAt.After(at) {
+		at = s.retryAt
+	}
+	return max(0, time.Until(at))
+}
+
+// jitter returns a time in [d/2, d], so that processes that started together do
+// not poll together.
+func jitter(d time.Duration) time.Duration {
+	return d - rand.N(d/2+1)
+}

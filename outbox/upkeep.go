@@ -1,0 +1,79 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+func (s *sqlStore) resume(ctx context.Context, paused []string) error {
+	list := listOf(paused)
+	return s.retryBusy(ctx, func() error {
+		return s.inTx(ctx, func(tx *sql.Tx) error {
+			for _, query := range []string{s.sql.ResumeKeys, s.sql.ResumeMessages} {
+				if _, err := s.exec(ctx, tx, query, list); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// archives is how many take turns with Rotate.
+const archives = 3
+
+// purgeStep is how many archived messages one statement deletes: few enough to
+// hold no locks for long.
+const purgeStep = 1000
+
+// upkeep deletes from the archives what was kept long enough. Of three archives
+// that take turns, one is in use, one is kept, and one is empty or about to be:
+// with a turn every keep/2 a message is kept for keep at least, and for one and
+// a half at most.
+func (s *sqlStore) upkeep(ctx context.Context, r Retention, keep time.Duration) error {
+	switch r {
+	case Archive:
+		return s.retryBusy(ctx, func() error {
+			_, err := s.exec(ctx, s.db, s.sql.PurgeArchive, keep.Microseconds(), purgeStep)
+			return err
+		})
+	case Rotate:
+		var epoch, since int64
+		var current int
+		if err := s.db.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &current, &since); err != nil {
+			return err
+		}
+		if time.Duration(since)*time.Microsecond < keep/2 {
+			return nil
+		}
+		return s.rotate(ctx, current)
+	default:
+		return nil
+	}
+}
+
+// rotate empties the oldest archive and takes it into use. A drainer that has
+// not noticed goes on with the one before, which is emptied in the turn after
+// the next. A database that ends the transaction at the TRUNCATE has emptied an
+// archive that nobody was using, and the next call goes on from there.
+func (s *sqlStore) rotate(ctx context.Context, current int) error {
+	next := (current + 1) % archives
+	return s.retryBusy(ctx, func() error {
+		return s.inTx(ctx, func(tx *sql.Tx) error {
+			if _, err := s.exec(ctx, tx, s.sql.LockState, 0); err != nil {
+				return err
+			}
+			var epoch, since int64
+			var now int
+			if err := tx.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &now, &since); err != nil || now != current {
+				return err // or somebody was faster
+			}
+			if _, err := s.exec(ctx, tx, s.sql.Rotate(next)); err != nil {
+				return err
+			}
+			_, err := s.exec(ctx, tx, s.sql.Rotated, next, current)
+			return err
+		})
+	})
+}
