@@ -333,6 +333,7 @@ func (s *session) written(decisions []decision) {
 	acknowledged, oldest := 0, time.Duration(0)
 	for i := range decisions {
 		d := &decisions[i]
+		s.flushed = max(s.flushed, d.ID)
 		switch d.verdict {
 		case acked:
 			acknowledged++

@@ -69,6 +69,7 @@ type knowledge struct {
 	order     order
 	mark      watermark
 	lag       int64           // from where the last read began to what it found
+	flushed   int64           // the greatest id that was written down
 	paused    map[string]bool // nil before the first look
 	resumeDue bool
 	parked    bool // some key may be
@@ -139,10 +140,7 @@ func (s *session) plan(now time.Time) *step {
 func (s *session) planFetch(st *step, now time.Time) {
 	polled := s.woken || !now.Before(s.pollAt)
 	if !now.Before(s.rescanAt) {
-		s.rescanAt = now.Add(rescanEvery)
-		for _, q := range s.queues {
-			q.after = 0
-		}
+		s.rescan(now)
 	}
 	more := false
 	for _, q := range s.queues {
@@ -180,6 +178,14 @@ func (s *session) planFetch(st *step, now time.Time) {
 		}
 	}
 	st.fetchOf = f
+}
+
+// rescan lets the next read begin at the very front.
+func (s *session) rescan(now time.Time) {
+	s.rescanAt = now.Add(rescanEvery)
+	for _, q := range s.queues {
+		q.after = 0
+	}
 }
 
 // held returns the ids above after of the messages that are in memory and not
@@ -353,7 +359,7 @@ func (s *session) fetched(o *outcome) {
 	if len(o.ready) > 0 {
 		s.lag = o.ready[0].ID - o.fetchOf.After
 	}
-	reached := s.mark.reached(s.order, last, o.readyCut)
+	reached := s.mark.reached(s.order, last, s.flushed, o.readyCut)
 	for _, q := range o.queues {
 		q.after = max(q.after, reached)
 		q.more = o.readyCut
@@ -388,11 +394,12 @@ func (s *session) setPace(o *outcome, now time.Time) {
 	}
 	switch {
 	case s.ctx.Err() != nil:
-	case errors.Is(o.err, errFenced):
-		s.stop(o.err)
-	case s.once:
+	case s.once, errors.Is(o.err, errFenced):
 		s.stop(o.err)
 	default:
+		// It may be another server now, which knows less than the one before.
+		s.mark, s.flushed = watermark{}, 0
+		s.rescan(now)
 		s.failures++
 		wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, s.failures)
 		s.retryAt = now.Add(wait)

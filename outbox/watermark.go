@@ -106,7 +106,11 @@ func isPrepared(holder string) bool { return strings.HasPrefix(holder, "-") }
 
 // reached returns up to where a read has seen everything, if it ended with last,
 // or, not cut, with the last message there was.
-func (w *watermark) reached(o order, last int64, cut bool) int64 {
+//
+// It is not beyond flushed, the greatest id that was written down: a server that
+// crashes may forget that it gave an id, if nothing was committed after that, and
+// give it again. What was written down has forced all that was before to disk.
+func (w *watermark) reached(o order, last, flushed int64, cut bool) int64 {
 	switch o {
 	case commits:
 		return last
@@ -114,7 +118,7 @@ func (w *watermark) reached(o order, last int64, cut bool) int64 {
 		if !cut {
 			last = math.MaxInt64
 		}
-		return min(w.safe, last)
+		return min(w.safe, last, flushed)
 	default:
 		return 0
 	}
