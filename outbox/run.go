@@ -78,10 +78,10 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 	// The lease is kept until all is written down, which may be a while after
 	// the end of ctx.
 	keeping, release := context.WithCancel(context.WithoutCancel(outer))
-	kept := make(chan struct{})
+	epoch, kept := c.epoch, make(chan struct{})
 	go func() {
 		defer close(kept)
-		o.keep(keeping, s, c.epoch, cancel)
+		o.keep(keeping, s, epoch, cancel)
 	}()
 	// Deferred, so that a Publisher that ends our goroutine (t.FailNow, say)
 	// leaves neither a goroutine nor a lease behind.
@@ -89,8 +89,8 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 		cancel(nil)
 		release()
 		<-kept
-		o.leave(outer, s, c.epoch)
-		o.leased(c.epoch, 0, c.of)
+		o.leave(outer, s, epoch)
+		o.leased(epoch, 0, c.of)
 	}()
 	ord, err := s.order(ctx)
 	for failures := 0; ; {
