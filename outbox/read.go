@@ -114,14 +114,25 @@ func (s *sqlStore) read(ctx context.Context, st dialect.Statement, limit, size i
 // then more, into one message again and again.
 type reader struct {
 	m                    *Message
+	payload              sql.RawBytes
 	header               string
 	createdAt, deliverAt int64
 	dest                 []any
+	// arena is where small payloads of this read lie one behind the other:
+	// they come and go together, and one allocation serves many.
+	arena []byte
 }
+
+const (
+	// arenaSize is how much is allocated at once for payloads, and maxInArena
+	// the largest that shares it: whoever keeps one payload keeps its arena.
+	arenaSize  = 32 << 10
+	maxInArena = 4 << 10
+)
 
 func newReader(m *Message, more ...any) *reader {
 	r := &reader{m: m}
-	r.dest = append([]any{&m.ID, &m.Topic, &m.Key, &m.Type, &m.Payload, &r.header, &r.createdAt, &r.deliverAt}, more...)
+	r.dest = append([]any{&m.ID, &m.Topic, &m.Key, &m.Type, &r.payload, &r.header, &r.createdAt, &r.deliverAt}, more...)
 	return r
 }
 
@@ -132,6 +143,21 @@ func (r *reader) read(rows *sql.Rows) (err error) {
 	if r.m.Header, err = decodeHeader(r.header); err != nil {
 		return fmt.Errorf("message %d: %w", r.m.ID, err)
 	}
+	r.m.Payload = r.keep(r.payload)
 	r.m.CreatedAt, r.m.DeliverAt = fromMicros(r.createdAt), fromMicros(r.deliverAt)
 	return nil
+}
+
+// keep copies what belongs to the driver. Appending to a copy does not touch the
+// next one.
+func (r *reader) keep(payload []byte) []byte {
+	if len(payload) > maxInArena {
+		return append([]byte{}, payload...)
+	}
+	if len(r.arena)+len(payload) > cap(r.arena) {
+		r.arena = make([]byte, 0, arenaSize)
+	}
+	start := len(r.arena)
+	r.arena = append(r.arena, payload...)
+	return r.arena[start:len(r.arena):len(r.arena)]
 }
