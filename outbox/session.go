@@ -12,9 +12,9 @@ import (
 //
 // One goroutine, that of run, decides everything and touches everything here. It
 // starts two kinds of others and hears from them by channels: calls of Publish,
-// as many as Options.Concurrency, and one step of the database at a time. So the
-// next messages are read, and the last ones acknowledged, while the ones between
-// are being published.
+// as many as Options.Concurrency, and one step of the database at a time, beside
+// which deliveries are acknowledged. So the next messages are read, and the last
+// ones acknowledged, while the ones between are being published.
 type session struct {
 	*Outbox
 	s     store
@@ -27,6 +27,7 @@ type session struct {
 	failing map[keyed]struct{} // of these: those whose messages wait from now on
 	pending []decision         // to be written down
 	writing int                // decisions that are being written down
+	acking  []decision         // those of an acknowledgement beside a step
 	calls   map[int][]*entry   // that run, by a number of their own
 	waited  int                // of those in the queues and in calls, how many had waited
 
@@ -70,7 +71,7 @@ func (o *Outbox) session(ctx context.Context, st store, p Publisher, c claim, or
 // nothing is due. It returns why, nil only for the last.
 func (s *session) run(ctx context.Context) error {
 	s.ctx = ctx
-	s.steps, s.publishes = make(chan outcome, 1), make(chan published, 1)
+	s.steps, s.publishes = make(chan outcome, 2), make(chan published, 1)
 	s.busy, s.failing, s.calls = map[keyed]struct{}{}, map[keyed]struct{}{}, map[int][]*entry{}
 	alarm := s.alarms.set()
 	defer s.alarms.remove(alarm)
@@ -111,7 +112,7 @@ func (s *session) stop(reason error) {
 	}
 }
 
-func (s *session) idle() bool { return !s.stepping && len(s.calls) == 0 }
+func (s *session) idle() bool { return !s.stepping && s.acking == nil && len(s.calls) == 0 }
 
 // nothingDue reports that everything there is has been looked at, and nothing
 // was found.

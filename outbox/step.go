@@ -17,6 +17,7 @@ type step struct {
 	decisions []decision
 	plain     bool // all of them are deliveries of ready messages
 	archive   int
+	beside    bool // another one: this one only acknowledges
 
 	look   bool     // at what others may have changed
 	resume bool     // all topics but
@@ -58,6 +59,7 @@ type pace struct {
 	pollAt    time.Time
 	lookAt    time.Time
 	waitingAt time.Time // earliest look at the waiting, while there are ready ones
+	lively    bool      // there were ready ones since the last
 	markAt    time.Time
 	rescanAt  time.Time
 	failures  int
@@ -87,42 +89,59 @@ const (
 	rescanEvery = time.Minute
 )
 
-// step starts a step of the database, if anything is due and none is under way.
+// step starts what is due of the database: a step, if none is under way, or an
+// acknowledgement beside it.
 func (s *session) step() {
+	now := time.Now()
+	if s.stopping || now.Before(s.retryAt) {
+		return // end writes down what is left
+	}
+	if !s.once && s.paused != nil && s.acking == nil && len(s.pending) > 0 && !s.backlog() && plain(s.pending) {
+		s.acking, s.pending = s.pending, nil
+		s.begin(&step{decisions: s.acking, plain: true, archive: s.archive(), beside: true})
+	}
 	if s.stepping {
 		return
 	}
-	now := time.Now()
-	if now.Before(s.retryAt) && !s.stopping {
-		return
+	if st := s.plan(now); st != nil {
+		s.stepping = true
+		s.begin(st)
 	}
-	st := s.plan(now)
-	if st == nil {
-		return
-	}
-	s.stepping, s.writing = true, len(st.decisions)
+}
+
+func (s *session) begin(st *step) {
+	s.writing += len(st.decisions)
 	go func() { s.steps <- s.perform(st) }()
+}
+
+// backlog reports whether there may be more to read. Then one statement
+// acknowledges and reads, which is less work. Otherwise a message that is added
+// now should not wait until others are acknowledged, which takes a write to disk.
+func (s *session) backlog() bool {
+	return slices.ContainsFunc(s.queues, func(q *queue) bool { return q.more })
+}
+
+// plain reports whether decisions are nothing but deliveries of ready messages.
+func plain(decisions []decision) bool {
+	return !slices.ContainsFunc(decisions, func(d decision) bool { return d.verdict != acked || d.place != inReady })
 }
 
 // plan returns what is due now, or nil. The first step only looks: what may be
 // read depends on what it finds.
 func (s *session) plan(now time.Time) *step {
-	if s.stopping {
-		return nil // end writes down what is left
-	}
 	st := &step{archive: s.archive(), plain: true}
 	if s.paused == nil {
 		st.look = true
 		return st
 	}
 	st.decisions, s.pending = s.pending, nil
-	st.plain = !slices.ContainsFunc(st.decisions, func(d decision) bool { return d.verdict != acked || d.place != inReady })
+	st.plain = plain(st.decisions)
 	st.look = !now.Before(s.lookAt)
 	st.resume, st.paused = s.resumeDue, slices.Sorted(maps.Keys(s.paused))
 	st.upkeep = st.look && s.o.Retention != Delete && s.claim.buckets[0] == 0
 	st.mark = s.order == marked && !now.Before(s.markAt) && (s.mark.safe == 0 || s.lag > int64(10*s.o.Batch) || st.look)
 	s.planFetch(st, now)
-	st.waiting = s.waited < s.o.Batch && (!s.waitedAll || (st.fetch || len(st.decisions) > 0) && !now.Before(s.waitingAt))
+	st.waiting = s.waitingDue(st, now)
 	if st.waiting {
 		// Not excepted are those that are decided on: they are written down
 		// before this is read, and may be due again, ahead of others.
@@ -133,6 +152,22 @@ func (s *session) plan(now time.Time) *step {
 	}
 	s.woken = false
 	return st
+}
+
+// waitingDue reports whether a step looks at the messages that waited. While ready
+// ones come, it is a step of its own, so that they need not wait for it.
+func (s *session) waitingDue(st *step, now time.Time) bool {
+	if s.waited >= s.o.Batch {
+		return false // no room
+	}
+	switch {
+	case !s.waitedAll:
+		return true
+	case st.fetch:
+		return !now.Before(s.waitingAt.Add(s.o.PollMin / 2))
+	default:
+		return s.lively && !now.Before(s.waitingAt)
+	}
 }
 
 // planFetch fills in what to read of the ready messages: those of all queues
@@ -172,9 +207,11 @@ func (s *session) planFetch(st *step, now time.Time) {
 	}
 	f.Not = others
 	f.Except = s.held(true, f.After)
-	for i := range st.decisions {
-		if d := &st.decisions[i]; d.place == inReady && d.ID > f.After {
-			f.Except = append(f.Except, d.ID)
+	for _, decisions := range [][]decision{st.decisions, s.acking} {
+		for i := range decisions {
+			if d := &decisions[i]; d.place == inReady && d.ID > f.After {
+				f.Except = append(f.Except, d.ID)
+			}
 		}
 	}
 	st.fetchOf = f
@@ -295,7 +332,12 @@ func (s *session) perform(st *step) (o outcome) {
 // stepped takes what a step came to.
 func (s *session) stepped(o outcome) {
 	now := time.Now()
-	s.stepping, s.writing = false, 0
+	s.writing -= len(o.decisions)
+	if o.beside {
+		s.acking = nil
+	} else {
+		s.stepping = false
+	}
 	if o.written {
 		s.written(o.decisions)
 	} else {
@@ -319,7 +361,7 @@ func (s *session) stepped(o outcome) {
 		s.fetched(&o)
 	}
 	if o.waited {
-		s.waitedAll, s.waitingAt = !o.dueCut, now.Add(s.o.PollMin/2) // below any poll
+		s.waitedAll, s.waitingAt, s.lively = !o.dueCut, now.Add(s.o.PollMin/2), false // below any poll
 		for i := range o.due {
 			s.waited++
 			s.accept(&o.due[i])
@@ -384,7 +426,7 @@ func (s *session) setPace(o *outcome, now time.Time) {
 	if o.err == nil {
 		s.failures, s.retryAt = 0, time.Time{}
 		if len(o.ready)+len(o.due)+len(o.decisions) > 0 {
-			s.poll = 0
+			s.poll, s.lively = 0, true
 		}
 		if o.fetched {
 			s.poll = min(max(s.o.PollMin, 2*s.poll), s.o.PollMax)
