@@ -29,10 +29,17 @@
 //
 //   - A drainer that remembers "everything up to id 41 is done" loses 40, if the
 //     transaction of 40 commits after that of 41. This one deletes what it
-//     delivered and reads from the front.
+//     delivered, and begins to read below every id that is not decided yet.
+//   - A drainer that reads from the very front again and again is slow while an
+//     old snapshot is held, by a backup for example, because the database must
+//     keep what was deleted. On PostgreSQL a low watermark, which is exact, lets
+//     it begin behind that; on SQLite the last id does.
 //   - Two drainers that each take the next free rows deliver two changes of one
-//     order in the wrong order. Here one drainer at a time has the lease, and the
-//     others stand by.
+//     order in the wrong order. Here the keys are hashed into buckets, and each
+//     bucket belongs to one drainer at a time.
+//   - Order by the id of transactions, or by their time, is wrong: a transaction
+//     may begin early and lock the order late. Order by the id of the message is
+//     right, because it is given while the order is locked.
 //   - A drainer that slept through its lease must not touch what its successor
 //     works on. Every acknowledgement is fenced by the epoch of the lease, and
 //     leases are measured by the clock of the database.
@@ -43,6 +50,9 @@
 //     overtaken by its successors, nor be dropped. It parks its key; other keys
 //     go on; after [Options.MaxAttempts] it moves to the dead messages, where
 //     somebody can look at it and [Outbox.Replay] it.
+//   - A destination that is slow, or has a long backlog, must not delay others.
+//     Topics that are declared have queues of their own, which take turns by
+//     weight; any topic can be paused.
 //
 // # How to use it
 //
@@ -51,7 +61,7 @@
 // after its commit [Outbox.Wake]. Give the [Publisher] to [Outbox.Run] in the
 // background of every process:
 //
-//	box, err := outbox.New(sqlite.Dialect{}, outbox.Options{})
+//	box, err := outbox.New(postgres.Dialect{}, outbox.Options{})
 //	…
 //	err = box.Migrate(ctx, db)
 //	…
@@ -64,12 +74,16 @@
 //	err = tx.Commit()
 //	box.Wake()
 //
-// Keep an eye on [Stats]: Oldest grows when messages do not get out, and Dead is
-// work for a person.
+// Run it in as many processes as you like: they share the keys, and take over from
+// each other. Keep an eye on [Stats]: Oldest grows when messages do not get out,
+// and Dead is work for a person; package admin shows both on a page.
+//
+// The dialects are the packages outbox/postgres, outbox/mysql and outbox/sqlite.
+// Each says how to open its database.
 //
 // # Order
 //
-// Order is promised within a key, for first deliveries. Take for a key the thing
+// Order is promised within a topic and key, for first deliveries. Take for a key the thing
 // whose changes must not be mixed up, such as "order/42": the finer the keys, the
 // less waits behind a failure, and the more fits into one call of the Publisher.
 // Within a key the order is that of Add, if transactions that add for the same
@@ -92,5 +106,8 @@
 // Brandur Leach, "Transactionally Staged Job Drains in Postgres" (2017). Chris
 // Richardson, "Pattern: Transactional outbox", microservices.io. Marc Brooker,
 // "Exponential Backoff And Jitter" (AWS, 2015). Martin Kleppmann, "How to do
-// distributed locking" (2016), on fencing.
+// distributed locking" (2016), on fencing. Segment, "Introducing Centrifuge"
+// (2018), on destinations that fail. M. Shreedhar and G. Varghese, "Efficient Fair
+// Queueing using Deficit Round Robin" (SIGCOMM 1995). Marko Kreen, PgQ, on what a
+// long transaction does to a queue.
 package outbox
