@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -48,6 +49,9 @@ func Begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sql.Tx, error
 	tx, err := begin(ctx, conn, opts)
 	if err != nil {
 		_ = conn.Close()
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err) // drivers say that they were interrupted
+		}
 		return nil, fmt.Errorf("outbox/sqlite: begin: %w", err)
 	}
 	go func() { _ = conn.Close() }() // waits for the end of tx
