@@ -46,9 +46,13 @@ func (o *Outbox) renew(ctx context.Context, s store, epoch int64, timeout time.D
 	return s.renew(ctx, epoch, o.o.Lease)
 }
 
+// leaveBound is how long a drainer that ends tries to say so. Others need not
+// wait for the end of its lease then, but its caller should not wait either.
+const leaveBound = time.Second
+
 // leave ends the lease, so that others need not wait for its end.
 func (o *Outbox) leave(ctx context.Context, s store, epoch int64) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.o.Lease)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(o.o.Lease, leaveBound))
 	defer cancel()
 	if err := s.leave(ctx, epoch); err != nil {
 		o.o.Logger.Warn("outbox: release lease failed; others wait for its end", "error", err)

@@ -101,7 +101,7 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 			delivered += n
 			failures = 0
 		} else if err == nil {
-			sleep(ctx, jitter(o.o.PollMax), nil) // until there is something for us
+			err = o.standBy(ctx, s, epoch)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -116,6 +116,23 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 		}
 		if c, err = o.rebalance(ctx, s, c); err == nil {
 			ord, err = s.order(ctx)
+		}
+	}
+}
+
+// standBy waits until there may be buckets for us.
+func (o *Outbox) standBy(ctx context.Context, s store, epoch int64) error {
+	for {
+		sleep(ctx, jitter(o.o.PollMax), nil)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		v, err := s.look(ctx, epoch)
+		if err != nil {
+			return err
+		}
+		if v.unbalanced {
+			return errRebalance
 		}
 	}
 }

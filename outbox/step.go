@@ -161,7 +161,7 @@ func (s *session) waitingDue(st *step, now time.Time) bool {
 		return false // no room
 	}
 	switch {
-	case !s.waitedAll:
+	case !s.waitedAll, !now.Before(s.pollAt):
 		return true
 	case st.fetch:
 		return !now.Before(s.waitingAt.Add(s.o.PollMin / 2))
