@@ -73,7 +73,9 @@ func TestAddWritesWhatTheTablesWant(t *testing.T) {
 		outbox.Message{Topic: "t", Key: "k", Type: "y", Payload: []byte("p"), Header: map[string]string{"b": "2", "a": "1"}, DeliverAt: at},
 	))
 	require.Equal(t, []any{
-		"t", "", "", []byte{}, "",
+		"t", "", "",
+		[]byte{},
+		"",
 		"t", "k", "y", []byte("p"), `{"a":"1","b":"2"}`,
 	}, tx.args[0])
 	require.Contains(t, tx.queries[0], fmt.Sprint(at.UnixMicro()))

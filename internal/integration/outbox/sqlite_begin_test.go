@@ -39,7 +39,8 @@ func testBegin(t *testing.T, driver, journal, lock string, busy int) {
 	require.NoError(t, err)
 	pragma := func(q interface {
 		QueryRowContext(context.Context, string, ...any) *sql.Row
-	}, name string) (n int) {
+	}, name string,
+	) (n int) {
 		require.NoError(t, q.QueryRowContext(t.Context(), "PRAGMA "+name).Scan(&n))
 		return n
 	}
