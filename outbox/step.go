@@ -430,7 +430,9 @@ func (s *session) setPace(o *outcome, now time.Time) {
 		}
 		if o.fetched {
 			s.poll = min(max(s.o.PollMin, 2*s.poll), s.o.PollMax)
-			s.pollAt = now.Add(jitter(s.poll))
+		}
+		if o.fetched || o.waited {
+			s.pollAt = now.Add(jitter(max(s.o.PollMin, s.poll)))
 		}
 		return
 	}
