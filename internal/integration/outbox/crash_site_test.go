@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	mysqldriver "github.com/go-sql-driver/mysql"
 	"github.com/stretchr/testify/require"
 
 	"github.com/evenkeel-go/evenkeel/internal/testserver"
@@ -59,8 +60,14 @@ func siteKinds(t *testing.T, kinds ...string) map[string]func(testing.TB) *site 
 			base := testserver.PostgresDSN(t)
 			dsnOf = func(t testing.TB) string { return ownSchema(t, base) }
 		case "mysql":
-			t.Setenv("EVENKEEL_MYSQL_DSN", testserver.MySQLDSN(t))
-			dsnOf = func(t testing.TB) string { return patient(testserver.MySQLDSN(t)) }
+			base, err := mysqldriver.ParseDSN(testserver.MySQLDSN(t))
+			require.NoError(t, err)
+			admin := openServer(t, "mysql", base.FormatDSN())
+			dsnOf = func(t testing.TB) string {
+				own := base.Clone()
+				own.DBName = createDatabase(t, admin)
+				return own.FormatDSN()
+			}
 		default:
 			dsnOf = func(t testing.TB) string { return dsn(filepath.Join(t.TempDir(), "test.db")) }
 		}
@@ -118,9 +125,11 @@ func (s *site) prepare(t testing.TB) {
 	require.NoError(t, s.box(t, outbox.Options{}).Migrate(t.Context(), s.db))
 	s.exec(t, `CREATE TABLE versions (k INTEGER PRIMARY KEY, version INTEGER NOT NULL)`)
 	s.exec(t, `CREATE TABLE committed (name VARCHAR(100) PRIMARY KEY)`)
-	for k := range siteKeys {
-		s.exec(t, fmt.Sprintf(`INSERT INTO versions (k, version) VALUES (%d, 0)`, k))
+	values := make([]string, siteKeys)
+	for k := range values {
+		values[k] = fmt.Sprintf("(%d, 0)", k)
 	}
+	s.exec(t, `INSERT INTO versions (k, version) VALUES `+strings.Join(values, ", "))
 }
 
 func (s *site) driver() string {
@@ -215,11 +224,12 @@ func (s *site) next(ctx context.Context, tx *sql.Tx, key int) (m outbox.Message,
 	return m, err
 }
 
-// addSome commits n messages of each key and as many without.
+// addSome commits n messages of each key, and one without a key for each.
 func (s *site) addSome(t testing.TB, n int) {
-	box := s.box(t, outbox.Options{})
+	ctx, box := context.WithoutCancel(t.Context()), s.box(t, outbox.Options{})
 	for key := range siteKeys {
-		require.NoError(t, s.add(context.WithoutCancel(t.Context()), s.db, box, true, n, key, -1))
+		require.NoError(t, s.add(ctx, s.db, box, true, n, key))
+		require.NoError(t, s.add(ctx, s.db, box, true, 1, -1))
 	}
 }
 

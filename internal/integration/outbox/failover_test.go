@@ -115,9 +115,6 @@ func servers(t *testing.T, f func(*testing.T, server, *site)) {
 			t.Parallel()
 			srv := startServer(t)
 			s := &site{Kind: kind, DSN: srv.DSN(), Folder: t.TempDir()}
-			if kind == "mysql" {
-				s.DSN = patient(s.DSN)
-			}
 			s.setUp(t)
 			f(t, srv, s)
 		})

@@ -107,9 +107,6 @@ func newFate(t *testing.T, kind string, random *rand.Rand) *fate {
 		f.proxy = testserver.StartProxy(t, f.srv.Addr())
 		f.orders.Site.DSN = strings.Replace(f.s.DSN, f.srv.Addr(), f.proxy.Addr(), 1)
 	}
-	if kind == "mysql" {
-		f.orders.Site.DSN = patient(f.orders.Site.DSN)
-	}
 	for i := range f.processes {
 		f.birth(i)
 	}

@@ -26,7 +26,7 @@ func TestSchedulesOfMariaDB(t *testing.T) {
 }
 
 func ownMariaDB(t testing.TB) *site {
-	s := &site{Kind: "mysql", DSN: patient(testserver.MySQLDSN(t)), Folder: t.TempDir()}
+	s := &site{Kind: "mysql", DSN: testserver.MySQLDSN(t), Folder: t.TempDir()}
 	s.setUp(t)
 	return s
 }
@@ -72,7 +72,7 @@ func dumpAndRestoreOfMariaDB(t *testing.T, s *site) {
 	}
 	text, err := client("mariadb-dump", s, "--single-transaction").Output()
 	require.NoError(t, err)
-	copied := &site{Kind: "mysql", DSN: patient(testserver.MySQLDSN(t)), Folder: s.Folder}
+	copied := &site{Kind: "mysql", DSN: testserver.MySQLDSN(t), Folder: s.Folder}
 	copied.reopen(t)
 	restore := client("mariadb", copied)
 	restore.Stdin = bytes.NewReader(text)

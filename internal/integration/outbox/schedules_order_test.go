@@ -202,7 +202,7 @@ func isolationOfDrainer(t *testing.T, s *site) {
 	if s.Kind == "postgres" {
 		dsn = withParam(t, dsn, name, "serializable")
 	} else {
-		dsn += "&tx_isolation=%27SERIALIZABLE%27"
+		dsn = patient(dsn) + "&tx_isolation=%27SERIALIZABLE%27"
 	}
 	strict, err := sql.Open(s.driver(), dsn)
 	require.NoError(t, err)
