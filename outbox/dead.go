@@ -3,13 +3,17 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
 )
 
-// deadPage is how many dead messages Dead reads at once.
-const deadPage = 100
+// Dead is read in pages of this many messages, or fewer if they are large.
+const (
+	deadPage  = 100
+	deadBytes = 1 << 20
+)
 
 // Dead yields the dead messages in order of their IDs: those that failed
 // Options.MaxAttempts times or with a Permanent error. Attempt is how many
@@ -20,11 +24,22 @@ const deadPage = 100
 // open while the caller looks at one, so the caller may Replay or Purge on the
 // way. It may be used more than once.
 func (o *Outbox) Dead(ctx context.Context, db *sql.DB) iter.Seq2[Message, error] {
+	return o.DeadAfter(ctx, db, 0)
+}
+
+// DeadAfter yields the dead messages with greater IDs than id, as Dead does. It is
+// for pages: what is before costs nothing.
+func (o *Outbox) DeadAfter(ctx context.Context, db *sql.DB, id int64) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
-		var last int64
-		for {
-			page, err := o.deadAfter(ctx, db, last)
-			if err != nil {
+		if db == nil {
+			yield(Message{}, fmt.Errorf("outbox: read dead messages: %w: db is nil", ErrInvalid))
+			return
+		}
+		s := &sqlStore{sql: o.sql, db: db}
+		for last, more := id, true; more; {
+			var page []Message
+			var err error
+			if page, more, err = s.dead(ctx, last); err != nil {
 				yield(Message{}, fmt.Errorf("outbox: read dead messages: %w", err))
 				return
 			}
@@ -34,37 +49,36 @@ func (o *Outbox) Dead(ctx context.Context, db *sql.DB) iter.Seq2[Message, error]
 				}
 				last = m.ID
 			}
-			if len(page) < deadPage {
-				return
-			}
 		}
 	}
 }
 
-func (o *Outbox) deadAfter(ctx context.Context, db *sql.DB, last int64) (page []Message, err error) {
-	s := &sqlStore{sql: o.sql, db: db}
+// dead reads a page of dead messages. more says that there may be others.
+func (s *sqlStore) dead(ctx context.Context, after int64) (page []Message, more bool, err error) {
 	err = s.retryBusy(ctx, func() error {
-		page = page[:0]
-		rows, err := db.QueryContext(ctx, o.sql.Dead, last, deadPage)
+		page, more = page[:0], false
+		rows, err := s.db.QueryContext(ctx, s.sql.Dead, after, deadPage)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = rows.Close() }()
 		var m Message
 		r := newReader(&m, &m.Attempt, &m.LastError)
-		for rows.Next() {
+		for size := 0; size < deadBytes && rows.Next(); size += len(m.Payload) {
 			if err := r.read(rows); err != nil {
 				return err
 			}
 			page = append(page, m)
+			more = size+len(m.Payload) >= deadBytes
 		}
-		return rows.Err()
+		more = more || len(page) == deadPage
+		return errors.Join(rows.Err(), rows.Close())
 	})
-	return page, err
+	return page, more, err
 }
 
-// Replay makes dead messages due again, with all their attempts before them,
-// and wakes the drainer of this process. They keep their IDs, and among each
+// Replay makes dead messages due again, as if they had never been tried, and
+// wakes the drainers of this process. They keep their IDs, and among each
 // other their order, but their key has gone on without them. Unknown IDs are
 // ignored. It returns how many were found, and does all or nothing. Replay is
 // safe for concurrent use by multiple goroutines.

@@ -18,14 +18,11 @@ type database struct {
 
 func (d database) Stats(ctx context.Context) (outbox.Stats, error) { return d.box.Stats(ctx, d.db) }
 
-// Dead walks over the messages before: the outbox reads from the first one on.
 func (d database) Dead(ctx context.Context, after int64, limit, size int) (letters []letter, more bool, err error) {
-	for m, err := range d.box.Dead(ctx, d.db) {
+	for m, err := range d.box.DeadAfter(ctx, d.db, after) {
 		switch {
 		case err != nil:
 			return nil, false, err
-		case m.ID <= after:
-			continue
 		case len(letters) == limit:
 			return letters, true, nil
 		}

@@ -48,7 +48,6 @@
 // # Cost
 //
 // The page and stats cost one [outbox.Outbox.Stats], which is bounded. Dead
-// messages are read from the first one on, with their payloads, up to those that
-// are asked for: pages far behind thousands of dead messages are slow. Nothing
-// runs in the background, and nothing is logged.
+// messages are read with their payloads, a page at a time. Nothing runs in the
+// background, and nothing is logged.
 package admin

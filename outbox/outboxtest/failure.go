@@ -238,6 +238,22 @@ func deadIsPaged(t *testing.T, d Database) {
 		require.EqualValues(t, 1, n)
 	}
 	require.Equal(t, 250, i)
+	drain(t, db, box, &recorder{fail: func(outbox.Message) error { return outbox.Permanent(errDown) }})
+	var ids []int64
+	for m, err := range box.Dead(t.Context(), db) {
+		require.NoError(t, err)
+		ids = append(ids, m.ID)
+	}
+	for m, err := range box.DeadAfter(t.Context(), db, ids[200]) {
+		require.NoError(t, err)
+		require.Equal(t, ids[201], m.ID)
+		break
+	}
+	for range box.DeadAfter(t.Context(), db, ids[249]) {
+		t.Fatal("that was the last")
+	}
+	_, err := box.Replay(t.Context(), db, ids...)
+	require.NoError(t, err)
 	for range box.Dead(t.Context(), db) {
 		t.Fatal("all were replayed")
 	}
@@ -250,6 +266,44 @@ func deadIsPaged(t *testing.T, d Database) {
 		errs++
 	}
 	require.Equal(t, 1, errs)
+}
+
+// deadAreReadInSmallPages: whoever looks at dead messages does not hold all of
+// their payloads at once.
+func deadAreReadInSmallPages(t *testing.T, d Database) {
+	db, box := setUp(t, d, outbox.Options{})
+	var msgs []outbox.Message
+	for i := range 9 {
+		msgs = append(msgs, outbox.Message{Topic: "t", Type: strconv.Itoa(i), Payload: make([]byte, 400<<10)})
+	}
+	add(t, db, box, msgs...)
+	drain(t, db, box, &recorder{fail: func(outbox.Message) error { return outbox.Permanent(errDown) }})
+	i := 0
+	for m, err := range box.Dead(t.Context(), db) {
+		require.NoError(t, err)
+		require.Equal(t, strconv.Itoa(i), m.Type)
+		i++
+	}
+	require.Equal(t, 9, i)
+}
+
+// payloadsBelongToThePublisher, which may keep them while others are read.
+func payloadsBelongToThePublisher(t *testing.T, d Database) {
+	db, box := setUp(t, d, outbox.Options{Batch: 7})
+	var msgs []outbox.Message
+	for i := range 100 {
+		msgs = append(msgs, outbox.Message{Topic: "t", Payload: fmt.Append(nil, "payload ", i)})
+	}
+	add(t, db, box, msgs...)
+	p := &recorder{}
+	require.Equal(t, 100, drain(t, db, box, p))
+	for i, m := range p.messages {
+		require.Equal(t, fmt.Sprint("payload ", i), string(m.Payload))
+		_ = append(m.Payload, "overwrites nobody"...)
+	}
+	for i, m := range p.messages {
+		require.Equal(t, fmt.Sprint("payload ", i), string(m.Payload))
+	}
 }
 
 type publisher func(ctx context.Context, batch []outbox.Message) []error

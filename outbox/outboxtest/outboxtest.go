@@ -63,6 +63,8 @@ func Exercise(t *testing.T, d Database) {
 		{"RetryAfterAndPermanent", retryAfterAndPermanent},
 		{"DeadReplayPurge", deadReplayPurge},
 		{"DeadIsPaged", deadIsPaged},
+		{"DeadAreReadInSmallPages", deadAreReadInSmallPages},
+		{"PayloadsBelongToThePublisher", payloadsBelongToThePublisher},
 		{"BadPublisherLosesNothing", badPublisher},
 		{"GoexitInPublisherLosesNothing", goexitInPublisher},
 		{"ShutdownAcknowledgesWhatSucceeded", shutdownAcknowledges},
