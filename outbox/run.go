@@ -11,7 +11,7 @@ import (
 
 // Run delivers messages to p until ctx ends. Then it returns nil, after the
 // Publisher has returned and what it had accepted has been acknowledged, which
-// is tried for at most Options.Lease; messages that were read and not accepted
+// is tried for at most Options.Lease and a second; messages that were read and not accepted
 // stay as they were. Nothing of Run is left behind when it returns.
 //
 // Any number of processes may call Run on the same database. They share the keys

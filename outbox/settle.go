@@ -92,7 +92,13 @@ func (s *sqlStore) steps(epoch int64, decisions []decision, archive int) []diale
 	steps = appendStep(steps, s.sql.DeleteReady, p.fromReady.gone)
 	steps = appendStep(steps, s.sql.DeleteWaiting, append(p.fromWait.delivered, p.fromWait.gone...))
 	steps = appendStep(steps, s.sql.Due, p.due)
-	return appendStep(steps, s.sql.Unpark, p.due)
+	// A late acknowledgement of the drainer before may have deleted what was to
+	// be held, so also a key that is parked here may have nothing that waits.
+	unpark := p.due
+	for _, k := range p.parked {
+		unpark = append(unpark, k.keyed)
+	}
+	return appendStep(steps, s.sql.Unpark, unpark)
 }
 
 func (p *plan) add(d *decision) {

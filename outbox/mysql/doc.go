@@ -11,7 +11,12 @@
 // round trip a statement; otherwise it prepares each one first. The statements
 // that read and acknowledge messages have no arguments and take one round trip
 // either way. A short innodb_lock_wait_timeout lets a transaction that waits for
-// a hanging one try again after seconds, not after the default of 50. Leave the
+// a hanging one try again after seconds, not after the default of 50. On MariaDB
+// add idle_transaction_timeout=5: the server then ends a session that hangs inside
+// a transaction, whose locks would keep others from taking over the work of its
+// process. MySQL has nothing of the kind; there such a process is succeeded when
+// the server notices that its connection is dead (wait_timeout, TCP keepalive).
+// Leave the
 // character set at the driver's default, utf8mb4. The time zone of the session,
 // parseTime, loc, clientFoundRows and sql_mode do not matter.
 //

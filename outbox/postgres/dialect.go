@@ -21,6 +21,11 @@ const now = `(date_part('epoch', clock_timestamp()) * 1000000)::bigint`
 // never is dialect.Never.
 const never = `4611686018427387904`
 
+// bounded is true, and lets the server end the session if its transaction, which
+// now has a lock that others wait for, is idle for five seconds: its process
+// hangs, and nobody could take over from it. It holds until the transaction ends.
+const bounded = `set_config('idle_in_transaction_session_timeout', '5000', true) <> ''`
+
 var statements = dialect.SQL{
 	Name:       "postgres",
 	Buckets:    64,
@@ -69,11 +74,11 @@ AND NOT EXISTS (SELECT FROM outbox_waiting w WHERE w.topic = p.topic AND w.messa
 	ResumeMessages: `UPDATE outbox_waiting SET due_at = ` + now + ` WHERE due_at >= ` + never + ` AND topic` + notListed,
 	AnyParked:      `SELECT count(*) FROM (SELECT FROM outbox_parked` + ` ORDER BY due_at LIMIT 1) p`,
 
-	LockState: `UPDATE outbox_state SET epoch = epoch + $1`,
+	LockState: `UPDATE outbox_state SET epoch = epoch + $1 WHERE ` + bounded,
 	State:     `SELECT epoch, archive, ` + now + ` - rotated_at FROM outbox_state`,
 	Join:      `INSERT INTO outbox_leases (epoch, owner, until_at) VALUES ($1, $2, ` + now + ` + $3)`,
 	Leave:     `DELETE FROM outbox_leases WHERE epoch = $1`,
-	Renew:     `UPDATE outbox_leases SET until_at = ` + now + ` + $1 WHERE epoch = $2`,
+	Renew:     `UPDATE outbox_leases SET until_at = ` + now + ` + $1 WHERE epoch = $2 AND ` + bounded,
 	Expire:    `DELETE FROM outbox_leases WHERE until_at <= ` + now,
 	Free:      `UPDATE outbox_buckets SET epoch = 0 WHERE epoch <> 0 AND epoch NOT IN (SELECT epoch FROM outbox_leases)`,
 	Leases:    `SELECT epoch, owner, until_at - ` + now + ` FROM outbox_leases ORDER BY epoch`,

@@ -16,8 +16,8 @@
 // statements of the outbox itself are safe either way, because each of its
 // transactions writes first; the transactions of the application are not.
 //
-// Where transactions that only read should not wait for each other, leave
-// _txlock out and begin those that write with [Begin]. It takes the write lock
+// Where transactions that only read should not wait for each other, use
+// _txlock=deferred and begin those that write with [Begin]. It takes the write lock
 // at once, and waits for it more fairly than SQLite does. An Add that fails
 // because the lock is not to be had says so.
 //
@@ -30,6 +30,13 @@
 //
 // One writer at a time also means that a second drainer would only wait for the
 // first, so all keys are in one bucket: one drainer works, and others stand by.
+//
+// # Backups
+//
+// A file that is restored from a copy, such as a replica of Litestream, goes on
+// from there: what was delivered since the copy is delivered again, and what was
+// added since is lost with the changes that it announced. The numbers of ids go
+// back with the file, so new messages may get ids that lost ones had.
 //
 // Do not put the file on a network file system: WAL needs shared memory, and
 // the lease needs one clock.
