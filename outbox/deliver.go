@@ -60,12 +60,12 @@ func decide(e *entry, v verdict) decision {
 	return decision{entry: e, verdict: v, attempts: e.Attempt - 1, reason: e.LastError}
 }
 
-// judge makes the decision on a message that was published with result err.
-func (o *Outbox) judge(ctx context.Context, e *entry, err error) decision {
-	if err == nil {
+// judge makes the decision on a message that was published, and not accepted if
+// there is a diagnosis.
+func (o *Outbox) judge(ctx context.Context, e *entry, why *diagnosis) decision {
+	if why == nil {
 		return decide(e, acked)
 	}
-	why := diagnose(err)
 	if ctx.Err() != nil && !why.permanent {
 		return decide(e, untouched) // our own doing, most likely
 	}

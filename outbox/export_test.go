@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"database/sql"
 	"math/rand/v2"
 	"time"
 
@@ -55,4 +56,13 @@ func (s *Stack) advance(_ context.Context, _ dialect.Ack, f dialect.Fetch, _ int
 	}
 	s.rest = s.rest[n:]
 	return out, n == f.Limit, nil
+}
+
+// WakeAll is what Pause, Resume and Replay do when they have written.
+func (o *Outbox) WakeAll() { o.alarms.ring(true) }
+
+// Upkeep is the upkeep of an archive, once.
+func Upkeep(ctx context.Context, d Dialect, db *sql.DB, r Retention, keep time.Duration) error {
+	_, err := (&sqlStore{sql: d.SQL(), db: db}).upkeep(ctx, r, keep)
+	return err
 }

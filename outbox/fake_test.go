@@ -22,10 +22,17 @@ type Fake struct {
 	epoch  int64
 	paused map[string]bool
 	calls  map[string]int
+	read   map[string]int
+
+	// Upkeep is how many steps of upkeep are due.
+	Upkeep int
 
 	// Fail, if set, is asked before each operation, without the lock: it may
 	// wait, and return an error. It is set before first use.
 	Fail func(ctx context.Context, op string) error
+	// Lost, if set, is asked after an operation that has changed something: the
+	// answer of the database may be lost on its way. It is set before first use.
+	Lost func(op string) error
 }
 
 type fakeRow struct {
@@ -47,7 +54,7 @@ var never = time.Unix(1<<40, 0)
 
 // NewFake returns an empty outbox with some buckets.
 func NewFake(buckets int) *Fake {
-	return &Fake{parked: map[keyed]time.Time{}, calls: map[string]int{}, paused: map[string]bool{}, owners: make([]int64, buckets)}
+	return &Fake{parked: map[keyed]time.Time{}, calls: map[string]int{}, read: map[string]int{}, paused: map[string]bool{}, owners: make([]int64, buckets)}
 }
 
 // Add commits messages.
@@ -70,6 +77,13 @@ func (f *Fake) Calls(op string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.calls[op]
+}
+
+// Read returns how many messages an operation has returned.
+func (f *Fake) Read(op string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.read[op]
 }
 
 // Table returns the payloads in a table.
@@ -122,6 +136,19 @@ func (f *Fake) Pause(topic string, paused bool) {
 	f.paused[topic] = paused
 }
 
+// Replay makes all dead messages due again, and returns how many.
+func (f *Fake) Replay() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range f.rows {
+		if r.table == "dead" {
+			r.table, r.due, r.byKey, r.Attempt = "waiting", time.Time{}, false, 0
+			n++
+		}
+	}
+	return n
+}
+
 // Steal ends all leases at once, as if their time had passed.
 func (f *Fake) Steal() {
 	f.mu.Lock()
@@ -132,6 +159,14 @@ func (f *Fake) Steal() {
 
 // ErrDatabase is an error of the database.
 var ErrDatabase = errors.New("database is down")
+
+// lost is for the end of an operation.
+func (f *Fake) lost(op string) error {
+	if f.Lost == nil {
+		return nil
+	}
+	return f.Lost(op)
+}
 
 // begin counts and may fail; it returns with the lock held.
 func (f *Fake) begin(ctx context.Context, op string) error {
@@ -171,7 +206,7 @@ func (f *Fake) join(ctx context.Context, owner string, d time.Duration, alone bo
 	}
 	f.epoch++
 	f.leases = append(f.leases, &fakeLease{f.epoch, owner, time.Now().Add(d)})
-	return f.assign(f.epoch), nil
+	return f.assign(f.epoch), f.lost("join")
 }
 
 func (f *Fake) expire() {
@@ -234,7 +269,7 @@ func (f *Fake) rebalance(ctx context.Context, epoch int64, d time.Duration) (cla
 		return claim{}, err
 	}
 	f.expire()
-	return f.assign(epoch), nil
+	return f.assign(epoch), f.lost("rebalance")
 }
 
 func (f *Fake) renew(ctx context.Context, epoch int64, d time.Duration) error {
@@ -328,7 +363,7 @@ func (f *Fake) advance(ctx context.Context, ack dialect.Ack, q dialect.Fetch, si
 		all = append(all, e)
 	}
 	entries, cut := cutOff(all, q.Limit, size)
-	return entries, cut, nil
+	return entries, cut, f.lost(op)
 }
 
 func inBuckets(r *fakeRow, q dialect.Fetch) bool {
@@ -342,7 +377,8 @@ func (f *Fake) waiting(ctx context.Context, q dialect.Fetch, size int) ([]entry,
 	}
 	var all []entry
 	for _, r := range f.rows {
-		if r.table != "waiting" || slices.Contains(q.Except, r.ID) || !inBuckets(r, q) {
+		if r.table != "waiting" || slices.Contains(q.Except, r.ID) || !inBuckets(r, q) ||
+			slices.Contains(q.Topics, r.Topic) == q.Not {
 			continue
 		}
 		e := entry{Message: r.Message, bucket: r.bucket, place: inDue}
@@ -358,6 +394,7 @@ func (f *Fake) waiting(ctx context.Context, q dialect.Fetch, size int) ([]entry,
 		all = append(all, e)
 	}
 	entries, cut := cutOff(all, q.Limit, size)
+	f.read["waiting"] += len(entries)
 	return entries, cut, nil
 }
 
@@ -392,7 +429,7 @@ func (f *Fake) settle(ctx context.Context, epoch int64, d time.Duration, decisio
 			delete(f.parked, key)
 		}
 	}
-	return nil
+	return f.lost("settle")
 }
 
 func (f *Fake) apply(d *decision, freed map[keyed]bool) {
@@ -446,7 +483,11 @@ func (f *Fake) resume(ctx context.Context, paused []string) error {
 	return nil
 }
 
-func (f *Fake) upkeep(ctx context.Context, _ Retention, _ time.Duration) error {
+func (f *Fake) upkeep(ctx context.Context, _ Retention, _ time.Duration) (more bool, err error) {
 	defer f.mu.Unlock()
-	return f.begin(ctx, "upkeep")
+	if err := f.begin(ctx, "upkeep"); err != nil {
+		return false, err
+	}
+	f.Upkeep = max(0, f.Upkeep-1)
+	return f.Upkeep > 0, nil
 }

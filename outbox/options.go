@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 )
 
@@ -13,7 +14,7 @@ type Options struct {
 	// Batch is how many messages are read, published and acknowledged
 	// together. A crash repeats at most one batch that was published and is
 	// not acknowledged yet, and for each call at once (see Concurrency) the one
-	// being published. 0 means 100.
+	// being published. At most 100,000; 0 means 100.
 	Batch int
 	// BatchBytes ends a batch early when its payloads reach this many bytes.
 	// A larger message travels alone. 0 means 1 MiB.
@@ -25,7 +26,7 @@ type Options struct {
 	MaxPayload int
 
 	// Concurrency is how many calls of Publish run at once in one process. 0
-	// means one for each of Topics, or 1 if there are none. More than 1 asks
+	// means as many as the Topics may have together, or 1 if there are none. More than 1 asks
 	// for a Publisher that is safe for concurrent use; no two calls at once
 	// have messages of one key.
 	Concurrency int
@@ -109,6 +110,15 @@ const (
 
 // withDefaults returns o with its zero fields filled in.
 func (o Options) withDefaults() (Options, error) {
+	topics, err := topicsWithDefaults(o.Topics)
+	if err != nil {
+		return o, err
+	}
+	o.Topics = topics
+	calls := 0
+	for _, t := range topics {
+		calls = min(calls+min(t.Concurrency, math.MaxInt32), math.MaxInt32)
+	}
 	for _, f := range [...]struct {
 		name string
 		n    *int
@@ -117,7 +127,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"Batch", &o.Batch, 100},
 		{"BatchBytes", &o.BatchBytes, 1 << 20},
 		{"MaxPayload", &o.MaxPayload, 4 << 20},
-		{"Concurrency", &o.Concurrency, max(1, len(o.Topics))},
+		{"Concurrency", &o.Concurrency, max(1, calls)},
 	} {
 		if *f.n < 0 {
 			return o, fmt.Errorf("%w: Options.%s is %d, want 0 (meaning %d) or more", ErrInvalid, f.name, *f.n, f.def)
@@ -157,11 +167,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Retention < Delete || o.Retention > Rotate {
 		return o, fmt.Errorf("%w: Options.Retention is %d, want Delete, Archive or Rotate", ErrInvalid, o.Retention)
 	}
-	topics, err := topicsWithDefaults(o.Topics)
-	if err != nil {
-		return o, err
+	if o.Batch > maxBatch {
+		return o, fmt.Errorf("%w: Options.Batch is %d, want at most %d", ErrInvalid, o.Batch, maxBatch)
 	}
-	o.Topics = topics
 	if o.MaxAttempts == 0 {
 		o.MaxAttempts = 100
 	}
@@ -175,6 +183,9 @@ func (o Options) withDefaults() (Options, error) {
 }
 
 const minLease = 10 * time.Millisecond
+
+// maxBatch is more than any database or destination takes at once.
+const maxBatch = 100_000
 
 // maxWeight keeps the turns of one topic short enough for the others.
 const maxWeight = 1000

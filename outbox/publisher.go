@@ -20,8 +20,9 @@ import (
 // later; see Permanent and RetryAfter. A slice of another length is a mistake of
 // the implementation: nothing is acknowledged and the batch is tried again.
 //
-// ctx ends when Run's does or when another drainer has taken over. Publish
-// should then return soon. Errors that it returns after that do not count as
+// ctx ends when Run's does, when another drainer has taken over, and when one that
+// came or went has waited for this call for Options.Lease. Publish should then
+// return soon. Errors that it returns after that do not count as
 // attempts (those marked Permanent do, they say something about the message);
 // what was accepted is still acknowledged.
 //
@@ -74,10 +75,12 @@ func recoverTo(err *error) {
 	}
 }
 
-// publish calls p and makes of whatever it does one error a message. Should p end
-// the goroutine, as t.FailNow does, no error is returned at all.
-func publish(ctx context.Context, p Publisher, batch []Message) (errs []error) {
+// publish calls p and makes of whatever it does one result a message, nil for those
+// that were accepted. Should p or one of its errors end the goroutine, as t.FailNow
+// does, nothing is returned at all.
+func publish(ctx context.Context, p Publisher, batch []Message) []*diagnosis {
 	n := len(batch)
+	var errs []error
 	var all error
 	func() {
 		defer recoverTo(&all)
@@ -86,17 +89,21 @@ func publish(ctx context.Context, p Publisher, batch []Message) (errs []error) {
 	if all == nil && errs != nil && len(errs) != n {
 		all = fmt.Errorf("%w: Publish returned %d errors for %d messages, want nil or one for each", errPublisher, len(errs), n)
 	}
-	if all == nil && errs == nil {
-		return make([]error, n)
+	results := make([]*diagnosis, n)
+	if all != nil {
+		d := diagnose(all)
+		for i := range results {
+			results[i] = &d
+		}
+		return results
 	}
-	if all == nil {
-		return errs
+	for i, err := range errs {
+		if err != nil {
+			d := diagnose(err)
+			results[i] = &d
+		}
 	}
-	errs = make([]error, n)
-	for i := range errs {
-		errs[i] = all
-	}
-	return errs
+	return results
 }
 
 var errPublisher = errors.New("outbox: mistaken publisher")

@@ -16,6 +16,11 @@ type queue struct {
 
 	after int64 // every id up to here has been read
 	more  bool  // there may be more to read
+
+	// Of the messages in entries and in calls, those that had waited. They
+	// have room of their own, so that neither kind keeps out the other.
+	waited, waitedBytes int
+	waits               bool // there may be more of those
 }
 
 func (q *queue) push(e *entry) {
@@ -26,6 +31,11 @@ func (q *queue) push(e *entry) {
 // full reports whether q should read no more for now.
 func (q *queue) full(o *Options) bool {
 	return len(q.entries) >= o.Batch || q.bytes >= o.BatchBytes
+}
+
+// fullOfWaited is the same for messages that waited.
+func (q *queue) fullOfWaited(o *Options) bool {
+	return q.waited >= o.Batch || q.waitedBytes >= o.BatchBytes
 }
 
 // take removes from q, and returns, what keep refuses.
@@ -64,10 +74,10 @@ func newTurns(o *Options) *turns {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		q := &queue{name: name, weight: o.Topics[name].Weight, concurrency: o.Topics[name].Concurrency, more: true}
+		q := &queue{name: name, weight: o.Topics[name].Weight, concurrency: o.Topics[name].Concurrency, more: true, waits: true}
 		t.queues, t.topics[name] = append(t.queues, q), q
 	}
-	others := &queue{weight: 1, concurrency: 1, more: true}
+	others := &queue{weight: 1, concurrency: 1, more: true, waits: true}
 	if len(names) == 0 {
 		others.concurrency = o.Concurrency
 	}

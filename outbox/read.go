@@ -98,7 +98,7 @@ func (s *sqlStore) read(ctx context.Context, st dialect.Statement, limit, size i
 			return nil, false, err
 		}
 		if entries == nil {
-			entries = make([]entry, 0, limit)
+			entries = make([]entry, 0, min(limit, 1000))
 		}
 		entries = append(entries, e)
 		entries[len(entries)-1].Attempt++

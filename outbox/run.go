@@ -51,22 +51,36 @@ func (o *Outbox) run(ctx context.Context, s store, p Publisher) error {
 		return fmt.Errorf("outbox: run: %w", err)
 	}
 	for failures := 0; ctx.Err() == nil; {
-		c, err := s.join(ctx, o.owner, o.o.Lease, false)
-		if err != nil {
-			if ctx.Err() != nil {
-				break
+		began := time.Now()
+		c, err := o.join(ctx, s, false)
+		if err == nil {
+			_, err = o.serve(ctx, s, p, c, false)
+			o.o.Logger.Info("outbox: no longer draining", "owner", o.owner, "epoch", c.epoch, "reason", err)
+			if time.Since(began) >= o.o.Lease {
+				failures = 0
+				continue
 			}
-			failures++
-			wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
-			o.o.Logger.Warn("outbox: take a lease failed", "error", err, "next_try_in", wait)
-			sleep(ctx, wait, nil)
-			continue
 		}
-		failures = 0
-		_, err = o.serve(ctx, s, p, c, false)
-		o.o.Logger.Info("outbox: no longer draining", "owner", o.owner, "epoch", c.epoch, "reason", err)
+		if ctx.Err() != nil {
+			break
+		}
+		// No lease, or one that was lost at once.
+		failures++
+		wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
+		o.o.Logger.Warn("outbox: take a lease failed", "error", err, "next_try_in", wait)
+		sleep(ctx, wait, nil)
 	}
 	return nil
+}
+
+// join takes a lease. One of which the answer of the database was lost would have
+// its share of the buckets, and is given back.
+func (o *Outbox) join(ctx context.Context, s store, alone bool) (claim, error) {
+	c, err := s.join(ctx, o.owner, o.o.Lease, alone)
+	if err != nil && c.epoch != 0 {
+		o.leave(ctx, s, c.epoch)
+	}
+	return c, err
 }
 
 // serve drains under a lease: until ctx ends or the lease is lost, or, if once,
@@ -175,7 +189,7 @@ func (o *Outbox) drain(ctx context.Context, s store, p Publisher) (int, error) {
 	if err := s.check(ctx); err != nil {
 		return 0, fmt.Errorf("outbox: drain: %w", err)
 	}
-	c, err := s.join(ctx, o.owner, o.o.Lease, true)
+	c, err := o.join(ctx, s, true)
 	if errors.Is(err, errOthers) {
 		return 0, fmt.Errorf("outbox: drain: %w: %w", ErrLeased, err)
 	}

@@ -29,7 +29,6 @@ type session struct {
 	writing int                // decisions that are being written down
 	acking  []decision         // those of an acknowledgement beside a step
 	calls   map[int][]*entry   // that run, by a number of their own
-	waited  int                // of those in the queues and in calls, how many had waited
 
 	stepping   bool
 	steps      chan outcome
@@ -37,8 +36,11 @@ type session struct {
 	serial     int  // of the last call
 	exited     bool // the Publisher ended its goroutine
 	delivered  int
+	gone       chan struct{}   // closed when nobody listens to the channels any more
 	ctx        context.Context // ends with Run's, or with the lease
-	stopping   bool            // begins nothing more
+	cancel     context.CancelCauseFunc
+	patience   *time.Timer // ends ctx
+	stopping   bool        // begins nothing more
 	stopReason error
 
 	pace
@@ -50,7 +52,7 @@ type published struct {
 	call    int
 	q       *queue
 	entries []*entry
-	errs    []error // nil if the Publisher ended its goroutine
+	results []*diagnosis // nil if the Publisher ended its goroutine
 	took    time.Duration
 }
 
@@ -70,17 +72,20 @@ func (o *Outbox) session(ctx context.Context, st store, p Publisher, c claim, or
 // run drains until ctx ends, the lease is lost, an error lasts or, with once,
 // nothing is due. It returns why, nil only for the last.
 func (s *session) run(ctx context.Context) error {
-	s.ctx = ctx
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	defer s.cancel(nil)
+	s.gone = make(chan struct{})
+	defer close(s.gone)
 	s.steps, s.publishes = make(chan outcome, 2), make(chan published, 1)
 	s.busy, s.failing, s.calls = map[keyed]struct{}{}, map[keyed]struct{}{}, map[int][]*entry{}
 	alarm := s.alarms.set()
 	defer s.alarms.remove(alarm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	done := ctx.Done()
+	done := s.ctx.Done()
 	for {
-		if ctx.Err() != nil {
-			s.stop(context.Cause(ctx))
+		if s.ctx.Err() != nil {
+			s.stop(context.Cause(s.ctx))
 			done = nil
 		}
 		s.dispatch()
@@ -97,9 +102,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-timer.C:
 		case <-alarm.c:
 			s.woken = true
-			if alarm.waiting.Swap(false) {
-				s.waitedAll, s.lookAt = false, time.Time{}
-			}
+			s.alarmed = s.alarmed || alarm.waiting.Swap(false)
 		case <-done:
 		}
 	}
@@ -117,11 +120,11 @@ func (s *session) idle() bool { return !s.stepping && s.acking == nil && len(s.c
 // nothingDue reports that everything there is has been looked at, and nothing
 // was found.
 func (s *session) nothingDue() bool {
-	if len(s.pending) > 0 || !s.waitedAll {
+	if len(s.pending) > 0 {
 		return false
 	}
 	for _, q := range s.queues {
-		if len(q.entries) > 0 || q.more {
+		if len(q.entries) > 0 || q.more || q.waits {
 			return false
 		}
 	}
@@ -131,6 +134,9 @@ func (s *session) nothingDue() bool {
 // end writes down what is left, and ends the goroutine if the Publisher wanted
 // to end its own.
 func (s *session) end() error {
+	if s.patience != nil {
+		s.patience.Stop()
+	}
 	if err := s.flush(); err != nil && s.stopReason == nil {
 		s.stopReason = err
 	}
@@ -206,10 +212,23 @@ func (s *session) block(e *entry) {
 
 // decide notes a decision on a message that was not published.
 func (s *session) decide(e *entry, v verdict) {
-	if e.place != inReady {
-		s.waited--
-	}
+	s.leaves(e)
 	s.pending = append(s.pending, decide(e, v))
+}
+
+// arrives and leaves count the messages that had waited.
+func (s *session) arrives(e *entry) {
+	q := s.queueOf(e.Topic)
+	q.waited++
+	q.waitedBytes += len(e.Payload)
+}
+
+func (s *session) leaves(e *entry) {
+	if e.place != inReady {
+		q := s.queueOf(e.Topic)
+		q.waited--
+		q.waitedBytes -= len(e.Payload)
+	}
 }
 
 func (s *session) isBusy(e *entry) bool {
@@ -267,9 +286,12 @@ func (s *session) publish(q *queue, entries []*entry) {
 		start := time.Now()
 		defer func() { // also if the Publisher ends this goroutine
 			p.took = time.Since(start)
-			s.publishes <- p
+			select {
+			case s.publishes <- p:
+			case <-s.gone:
+			}
 		}()
-		p.errs = publish(s.ctx, s.p, batch)
+		p.results = publish(s.ctx, s.p, batch)
 	}()
 }
 
@@ -277,18 +299,17 @@ func (s *session) publish(q *queue, entries []*entry) {
 func (s *session) published(p published) {
 	delete(s.calls, p.call)
 	p.q.running--
-	if p.errs == nil {
+	if p.results == nil {
 		s.exited = true
 		s.stop(nil)
+		s.cancel(nil) // of other calls
 		return
 	}
 	first := len(s.pending)
 	failures := 0
 	for i, e := range p.entries {
-		if e.place != inReady {
-			s.waited--
-		}
-		d := s.judge(s.ctx, e, p.errs[i])
+		s.leaves(e)
+		d := s.judge(s.ctx, e, p.results[i])
 		s.pending = append(s.pending, d)
 		switch d.verdict {
 		case acked:

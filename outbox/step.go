@@ -25,6 +25,7 @@ type step struct {
 	upkeep bool
 	mark   bool // the watermark
 
+	polled  bool // it is time to look again
 	fetch   bool
 	fetchOf dialect.Fetch
 	size    int
@@ -32,6 +33,7 @@ type step struct {
 
 	waiting   bool
 	waitingOf dialect.Fetch
+	waitingIn []*queue // those for which it reads them
 }
 
 // An outcome is what a step came to. The parts after one that failed did not
@@ -43,6 +45,7 @@ type outcome struct {
 	view    *view
 	resumed bool
 	reading *reading
+	purging bool // there is more to do in the archive
 
 	fetched  bool
 	ready    []entry
@@ -55,6 +58,8 @@ type outcome struct {
 // pace is when a session does what.
 type pace struct {
 	woken     bool
+	alarmed   bool          // others have changed something, of which we were told
+	purging   bool          // the upkeep is not done
 	poll      time.Duration // until the next look at an empty outbox
 	pollAt    time.Time
 	lookAt    time.Time
@@ -76,8 +81,7 @@ type knowledge struct {
 	resumeDue bool
 	parked    bool // some key may be
 	archiveNo int
-	waitedAll bool // the last look at the waiting left nothing
-	meanSize  int  // of payloads
+	meanSize  int // of payloads
 }
 
 const (
@@ -134,34 +138,59 @@ func (s *session) plan(now time.Time) *step {
 		st.look = true
 		return st
 	}
+	if s.alarmed {
+		s.alarmed, s.lookAt = false, time.Time{}
+		s.mayWait()
+	}
 	st.decisions, s.pending = s.pending, nil
 	st.plain = plain(st.decisions)
 	st.look = !now.Before(s.lookAt)
 	st.resume, st.paused = s.resumeDue, slices.Sorted(maps.Keys(s.paused))
-	st.upkeep = st.look && s.o.Retention != Delete && s.claim.buckets[0] == 0
+	st.upkeep = (st.look || s.purging) && s.o.Retention != Delete && s.claim.buckets[0] == 0
 	st.mark = s.order == marked && !now.Before(s.markAt) && (s.mark.safe == 0 || s.lag > int64(10*s.o.Batch) || st.look)
 	s.planFetch(st, now)
-	st.waiting = s.waitingDue(st, now)
-	if st.waiting {
-		// Not excepted are those that are decided on: they are written down
-		// before this is read, and may be due again, ahead of others.
-		st.waitingOf = dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Except: s.held(false, 0), Limit: s.limit()}
-	}
-	if len(st.decisions) == 0 && !st.look && !st.resume && !st.fetch && !st.waiting {
+	s.planWaiting(st, now)
+	if len(st.decisions) == 0 && !st.look && !st.resume && !st.upkeep && !st.fetch && !st.waiting {
 		return nil
 	}
 	s.woken = false
 	return st
 }
 
-// waitingDue reports whether a step looks at the messages that waited. While ready
-// ones come, it is a step of its own, so that they need not wait for it.
-func (s *session) waitingDue(st *step, now time.Time) bool {
-	if s.waited >= s.o.Batch {
-		return false // no room
+// mayWait says that messages that wait may have become due.
+func (s *session) mayWait() {
+	for _, q := range s.queues {
+		q.waits = true
 	}
+}
+
+// planWaiting fills in what to read of the messages that waited: those of all
+// queues with room.
+func (s *session) planWaiting(st *step, now time.Time) {
+	due := s.waitingDue(st, now)
+	for _, q := range s.queues {
+		if q.fullOfWaited(&s.o) {
+			q.waits = q.waits || due // since nobody will look
+			continue
+		}
+		st.waiting = st.waiting || due || q.waits
+		st.waitingIn = append(st.waitingIn, q)
+	}
+	if !st.waiting {
+		return
+	}
+	// Not excepted are those that are decided on: they are written down before
+	// this is read, and may be due again, ahead of others.
+	f := dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Except: s.held(false, 0), Limit: s.limit()}
+	f.Topics, f.Not = s.topicsOf(st.waitingIn)
+	st.waitingOf = f
+}
+
+// waitingDue reports whether it is time to look at the messages that waited. While
+// ready ones come, this is a step of its own, so that they need not wait for it.
+func (s *session) waitingDue(st *step, now time.Time) bool {
 	switch {
-	case !s.waitedAll, !now.Before(s.pollAt):
+	case st.polled && st.fetch:
 		return true
 	case st.fetch:
 		return !now.Before(s.waitingAt.Add(s.o.PollMin / 2))
@@ -173,7 +202,7 @@ func (s *session) waitingDue(st *step, now time.Time) bool {
 // planFetch fills in what to read of the ready messages: those of all queues
 // with room, if they may have more, or if it is time to look again.
 func (s *session) planFetch(st *step, now time.Time) {
-	polled := s.woken || !now.Before(s.pollAt)
+	st.polled = !now.Before(s.pollAt)
 	if !now.Before(s.rescanAt) {
 		s.rescan(now)
 	}
@@ -186,26 +215,18 @@ func (s *session) planFetch(st *step, now time.Time) {
 		more = more || q.more
 		st.queues = append(st.queues, q)
 	}
-	if len(st.queues) == 0 || !more && !polled && len(st.decisions) == 0 {
+	if len(st.queues) == 0 || !more && !st.polled && !s.woken && len(st.decisions) == 0 {
 		st.queues = nil
 		return
 	}
 	st.fetch = true
 	st.size = s.o.BatchBytes
-	f := dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Limit: s.limit(), Parked: s.parked || !st.plain, Not: true}
-	last := s.queues[len(s.queues)-1]
+	f := dialect.Fetch{Epoch: s.claim.epoch, Buckets: s.filter(), Limit: s.limit(), Parked: s.parked || !st.plain}
+	f.Topics, f.Not = s.topicsOf(st.queues)
 	f.After = st.queues[0].after
-	others := false
 	for _, q := range st.queues {
 		f.After = min(f.After, q.after)
-		others = others || q == last
 	}
-	for _, q := range s.queues[:len(s.queues)-1] {
-		if q.full(&s.o) == others {
-			f.Topics = append(f.Topics, q.name)
-		}
-	}
-	f.Not = others
 	f.Except = s.held(true, f.After)
 	for _, decisions := range [][]decision{st.decisions, s.acking} {
 		for i := range decisions {
@@ -215,6 +236,19 @@ func (s *session) planFetch(st *step, now time.Time) {
 		}
 	}
 	st.fetchOf = f
+}
+
+// topicsOf returns which topics to select for some queues, or, if not, which to
+// leave out. The last queue is for all that have none of their own.
+func (s *session) topicsOf(queues []*queue) (topics []string, not bool) {
+	last := len(s.queues) - 1
+	not = slices.Contains(queues, s.queues[last])
+	for _, q := range s.queues[:last] {
+		if slices.Contains(queues, q) != not {
+			topics = append(topics, q.name)
+		}
+	}
+	return topics, not
 }
 
 // rescan lets the next read begin at the very front.
@@ -264,7 +298,7 @@ func (s *session) limit() int {
 	if s.meanSize == 0 {
 		return s.o.Batch
 	}
-	return max(1, min(s.o.Batch, s.o.BatchBytes/s.meanSize+1))
+	return min(s.o.Batch-1, s.o.BatchBytes/s.meanSize) + 1
 }
 
 func (s *session) archive() int {
@@ -303,7 +337,8 @@ func (s *session) perform(st *step) (o outcome) {
 		o.resumed = true
 	}
 	if st.upkeep {
-		if err := s.s.upkeep(ctx, s.o.Retention, s.o.Keep); err != nil && ctx.Err() == nil {
+		var err error
+		if o.purging, err = s.s.upkeep(ctx, s.o.Retention, s.o.Keep); err != nil && ctx.Err() == nil {
 			s.o.Logger.Warn("outbox: clearing the archive failed", "error", err)
 		}
 	}
@@ -344,14 +379,17 @@ func (s *session) stepped(o outcome) {
 		s.pending = append(o.decisions, s.pending...)
 	}
 	if !o.plain {
-		s.waitedAll = false // keys may have become due
+		s.mayWait() // keys may have become due
 	}
-	if o.view != nil {
-		s.seen(o.view, now)
+	if o.upkeep {
+		s.purging = o.purging
 	}
 	if o.resumed {
 		s.resumeDue = false
-		s.waitedAll = false
+		s.mayWait()
+	}
+	if o.view != nil { // which may want to resume what was left out just now
+		s.seen(o.view, now)
 	}
 	if o.reading != nil {
 		s.mark.step(*o.reading)
@@ -361,9 +399,12 @@ func (s *session) stepped(o outcome) {
 		s.fetched(&o)
 	}
 	if o.waited {
-		s.waitedAll, s.waitingAt, s.lively = !o.dueCut, now.Add(s.o.PollMin/2), false // below any poll
+		s.waitingAt, s.lively = now.Add(s.o.PollMin/2), false // below any poll
+		for _, q := range o.waitingIn {
+			q.waits = o.dueCut
+		}
 		for i := range o.due {
-			s.waited++
+			s.arrives(&o.due[i])
 			s.accept(&o.due[i])
 		}
 	}
@@ -384,8 +425,11 @@ func (s *session) seen(v *view, now time.Time) {
 	}
 	s.paused, s.parked, s.archiveNo = paused, v.parked, v.archive
 	s.lookAt = now.Add(jitter(s.o.PollMax))
-	if v.unbalanced && !s.once {
+	if v.unbalanced && !s.once && !s.stopping {
+		// A call that hangs would keep buckets from others, and would keep all
+		// messages from everybody: new ones are not begun any more.
 		s.stop(errRebalance)
+		s.patience = time.AfterFunc(s.o.Lease, func() { s.cancel(errRebalance) })
 	}
 }
 
@@ -430,9 +474,7 @@ func (s *session) setPace(o *outcome, now time.Time) {
 		}
 		if o.fetched {
 			s.poll = min(max(s.o.PollMin, 2*s.poll), s.o.PollMax)
-		}
-		if o.fetched || o.waited {
-			s.pollAt = now.Add(jitter(max(s.o.PollMin, s.poll)))
+			s.pollAt = now.Add(jitter(s.poll))
 		}
 		return
 	}
@@ -444,6 +486,8 @@ func (s *session) setPace(o *outcome, now time.Time) {
 		// It may be another server now, which knows less than the one before.
 		s.mark, s.flushed = watermark{}, 0
 		s.rescan(now)
+		s.mayWait()
+		s.woken = true // which may have been why
 		s.failures++
 		wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, s.failures)
 		s.retryAt = now.Add(wait)
@@ -456,13 +500,13 @@ func (s *session) untilNext() time.Duration {
 	if s.stepping || s.stopping {
 		return time.Hour // something else will happen before
 	}
+	if wait := time.Until(s.retryAt); wait > 0 {
+		return wait // and then whatever was due before
+	}
 	at := s.lookAt
 	room := slices.ContainsFunc(s.queues, func(q *queue) bool { return !q.full(&s.o) })
 	if room && s.pollAt.Before(at) {
 		at = s.pollAt
-	}
-	if s.retryAt.After(at) {
-		at = s.retryAt
 	}
 	return max(0, time.Until(at))
 }

@@ -18,7 +18,8 @@ type store interface {
 	check(ctx context.Context) error
 
 	// join takes a lease for d and a fair share of the buckets that are free.
-	// Alone, it takes all buckets or returns errOthers.
+	// Alone, it takes all buckets or returns errOthers. With any other error, the
+	// epoch of the claim is that of a lease that may be there, or 0.
 	join(ctx context.Context, owner string, d time.Duration, alone bool) (claim, error)
 	// rebalance gives up buckets beyond the fair share of epoch, takes free
 	// ones up to it, and renews the lease for d. Returns errFenced if the lease
@@ -47,8 +48,9 @@ type store interface {
 
 	// resume makes due what waits for topics that are not paused any more.
 	resume(ctx context.Context, paused []string) error
-	// upkeep deletes from the archives what was kept long enough.
-	upkeep(ctx context.Context, r Retention, keep time.Duration) error
+	// upkeep deletes from the archives what was kept long enough, in steps. more
+	// says that another one is due.
+	upkeep(ctx context.Context, r Retention, keep time.Duration) (more bool, err error)
 	// mark reads where the watermark could be.
 	mark(ctx context.Context) (reading, error)
 	// order says how a drainer knows that it has seen all of the past.

@@ -31,25 +31,26 @@ const purgeStep = 1000
 // that take turns, one is in use, one is kept, and one is empty or about to be:
 // with a turn every keep/2 a message is kept for keep at least, and for one and
 // a half at most.
-func (s *sqlStore) upkeep(ctx context.Context, r Retention, keep time.Duration) error {
+//
+// Where somebody else holds a lock it is tried again at the next look and not
+// before, since a step, and so all messages, would wait for it.
+func (s *sqlStore) upkeep(ctx context.Context, r Retention, keep time.Duration) (more bool, err error) {
 	switch r {
 	case Archive:
-		return s.retryBusy(ctx, func() error {
-			_, err := s.exec(ctx, s.db, s.sql.PurgeArchive, keep.Microseconds(), purgeStep)
-			return err
-		})
+		n, err := s.exec(ctx, s.db, s.sql.PurgeArchive, keep.Microseconds(), purgeStep)
+		return n >= purgeStep, err
 	case Rotate:
 		var epoch, since int64
 		var current int
 		if err := s.db.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &current, &since); err != nil {
-			return err
+			return false, err
 		}
 		if time.Duration(since)*time.Microsecond < keep/2 {
-			return nil
+			return false, nil
 		}
-		return s.rotate(ctx, current)
+		return false, s.rotate(ctx, current)
 	default:
-		return nil
+		return false, nil
 	}
 }
 
@@ -59,21 +60,19 @@ func (s *sqlStore) upkeep(ctx context.Context, r Retention, keep time.Duration) 
 // archive that nobody was using, and the next call goes on from there.
 func (s *sqlStore) rotate(ctx context.Context, current int) error {
 	next := (current + 1) % archives
-	return s.retryBusy(ctx, func() error {
-		return s.inTx(ctx, func(tx *sql.Tx) error {
-			if _, err := s.exec(ctx, tx, s.sql.LockState, 0); err != nil {
-				return err
-			}
-			var epoch, since int64
-			var now int
-			if err := tx.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &now, &since); err != nil || now != current {
-				return err // or somebody was faster
-			}
-			if _, err := s.exec(ctx, tx, s.sql.Rotate(next)); err != nil {
-				return err
-			}
-			_, err := s.exec(ctx, tx, s.sql.Rotated, next, current)
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := s.exec(ctx, tx, s.sql.LockState, 0); err != nil {
 			return err
-		})
+		}
+		var epoch, since int64
+		var now int
+		if err := tx.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &now, &since); err != nil || now != current {
+			return err // or somebody was faster
+		}
+		if _, err := s.exec(ctx, tx, s.sql.Rotate(next)); err != nil {
+			return err
+		}
+		_, err := s.exec(ctx, tx, s.sql.Rotated, next, current)
+		return err
 	})
 }

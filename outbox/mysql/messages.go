@@ -48,7 +48,7 @@ func fetch(f dialect.Fetch) dialect.Statement {
 	}
 	selected := `SELECT ` + of("m", head) + `, m.bucket, ` + state + ` FROM outbox_leases l STRAIGHT_JOIN `
 	where := ` WHERE l.epoch = ` + strconv.FormatInt(f.Epoch, 10)
-	filter, args := topics(f)
+	filter, args := topics(`m`, f)
 	if f.After > 0 {
 		filter += ` AND m.id > ` + strconv.FormatInt(f.After, 10)
 	}
@@ -84,17 +84,17 @@ func union(queries []string) string {
 	return `(` + strings.Join(queries, ")\nUNION ALL (") + `)`
 }
 
-// topics returns the condition on the topic of table m.
-func topics(f dialect.Fetch) (condition string, args []any) {
+// topics returns the condition on the topic of a table.
+func topics(table string, f dialect.Fetch) (condition string, args []any) {
 	if len(f.Topics) == 0 {
 		if f.Not {
 			return ``, nil
 		}
 		return ` AND FALSE`, nil
 	}
-	condition = ` AND m.topic IN (?`
+	condition = ` AND ` + table + `.topic IN (?`
 	if f.Not {
-		condition = ` AND m.topic NOT IN (?`
+		condition = ` AND ` + table + `.topic NOT IN (?`
 	}
 	for _, topic := range f.Topics {
 		args = append(args, topic)

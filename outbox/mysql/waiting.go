@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/evenkeel-go/evenkeel/outbox/internal/dialect"
@@ -24,8 +25,9 @@ const fewBuckets = buckets / 8
 func waiting(f dialect.Fetch) dialect.Statement {
 	limit := ` LIMIT ` + strconv.Itoa(f.Limit)
 	var walks []string
+	ofTopics, args := topics(`d`, f)
 	walk := func(index, filter string) {
-		where := ` WHERE d.due_at <= ` + now + filter
+		where := ` WHERE d.due_at <= ` + now + filter + ofTopics
 		walks = append(walks,
 			`SELECT d.id, d.due_at AS due, 1 AS place FROM outbox_waiting d FORCE INDEX (`+index+`)`+
 				where+except("d.id", f.Except)+` ORDER BY d.due_at, d.id`+limit,
@@ -48,5 +50,5 @@ STRAIGHT_JOIN outbox_waiting w FORCE INDEX (waits) ON w.topic = d.topic AND w.me
 	return dialect.Statement{Text: `SELECT ` + of("m", head) + `, m.bucket, CASE WHEN i.place = 1 AND ` + parked + ` THEN 1 ELSE 0 END, m.attempt, m.error, i.place
 FROM outbox_leases l STRAIGHT_JOIN (SELECT u.id, u.due, u.place FROM (` + union(walks) + `) u ORDER BY u.due, u.id` + limit + `) i
 STRAIGHT_JOIN outbox_waiting m FORCE INDEX (PRIMARY) ON m.id = i.id
-WHERE l.epoch = ` + strconv.FormatInt(f.Epoch, 10) + ` ORDER BY i.due, i.id`}
+WHERE l.epoch = ` + strconv.FormatInt(f.Epoch, 10) + ` ORDER BY i.due, i.id`, Args: slices.Repeat(args, len(walks))}
 }

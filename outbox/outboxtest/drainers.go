@@ -113,6 +113,25 @@ func fencedDrainer(t *testing.T, d Database) {
 	}
 }
 
+// fencedDrainerMovesNothing: a lease that is gone is enough, also if nobody has
+// taken over yet.
+func fencedDrainerMovesNothing(t *testing.T, d Database) {
+	for name, result := range map[string]error{"failure": errDown, "permanent": outbox.Permanent(errDown)} {
+		t.Run(name, func(t *testing.T) {
+			db, zombie := setUp(t, d, outbox.Options{})
+			add(t, db, zombie, msg("k", "1"), msg("", "2"))
+			n, err := zombie.Drain(t.Context(), db, publisher(func(_ context.Context, batch []outbox.Message) []error {
+				execute(t, db, `DELETE FROM outbox_leases`)
+				return []error{result, result}
+			}))
+			require.ErrorIs(t, err, outbox.ErrLeased)
+			require.Zero(t, n)
+			require.Equal(t, []string{"1", "2"}, names(t, db, "outbox_messages"))
+			require.Zero(t, count(t, db, `SELECT count(*) FROM outbox_parked`))
+		})
+	}
+}
+
 // writersAndDrainers has several processes add and several drain, while the
 // lease is torn from whoever has it, and publishing fails at random.
 func writersAndDrainers(t *testing.T, d Database) {

@@ -70,6 +70,7 @@ func Exercise(t *testing.T, d Database) {
 		{"ShutdownAcknowledgesWhatSucceeded", shutdownAcknowledges},
 		{"DrainRefusesWhileLeased", drainRefusesWhileLeased},
 		{"FencedDrainerChangesNothing", fencedDrainer},
+		{"FencedDrainerMovesNothing", fencedDrainerMovesNothing},
 		{"WritersAndDrainersConcurrently", writersAndDrainers},
 		{"WakeReachesRun", wakeReachesRun},
 		{"Stats", stats},

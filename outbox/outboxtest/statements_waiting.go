@@ -91,7 +91,7 @@ func waitingFilters(t *statementTest) {
 	epoch := t.lease("me")
 	last := t.sql.Buckets - 1
 	in := dialect.Row{Topic: "t", Key: "k", Type: "ty", Payload: everyByte(), Header: `{"a":"b"}`, DeliverAt: 7, Bucket: last}
-	id := t.insert(in, in, dialect.Row{Topic: "t", Bucket: last}, dialect.Row{Topic: "t"}, dialect.Row{Topic: "u", Key: "k"}, dialect.Row{Key: "later"})
+	id := t.insert(in, in, dialect.Row{Topic: "t", Bucket: last}, dialect.Row{Topic: "x"}, dialect.Row{Topic: "u", Key: "k"}, dialect.Row{Key: "later"})
 	created := t.fetch(all(epoch))[0].createdAt
 	t.hold(-1, id[0], id[1], id[4])
 	t.hold(5, id[2], id[3])
@@ -113,8 +113,17 @@ func waitingFilters(t *statementTest) {
 	f.Limit = 1
 	require.Equal(t, id[1:2], ids(t.waiting(f)))
 	f = all(epoch)
-	f.Topics, f.Not, f.After, f.Parked = []string{"x"}, false, 1<<40, false
-	require.Equal(t, id[:4], ids(t.waiting(f)), "Topics, After and Parked do not matter")
+	f.After, f.Parked = 1<<40, false
+	require.Equal(t, id[:4], ids(t.waiting(f)), "After and Parked do not matter")
+	f.Topics = []string{"x", "y"}
+	require.Equal(t, id[:3], ids(t.waiting(f)), "not these")
+	f.Not = false
+	require.Equal(t, id[3:4], ids(t.waiting(f)), "only these")
+	f.Topics = []string{"t"}
+	require.Equal(t, id[:3], ids(t.waiting(f)), "only these")
+	f.Topics = nil
+	require.Empty(t, t.waiting(f))
+	f.Not = true
 	f.Epoch++
 	require.Empty(t, t.waiting(f), "the lease is not there")
 	f = all(epoch)

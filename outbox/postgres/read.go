@@ -59,10 +59,13 @@ func ackFetch(a dialect.Ack, f dialect.Fetch) dialect.Statement {
 }
 
 func waiting(f dialect.Fetch) dialect.Statement {
-	form := form{archive: -1, buckets: f.Buckets != nil, room: roomFor(f.Limit)}
+	form := form{archive: -1, buckets: f.Buckets != nil, topics: filterOf(&f), room: roomFor(f.Limit)}
 	args := append(make([]any, 0, 4), f.Epoch, numbers(f.Except), f.Limit)
 	if form.buckets {
 		args = append(args, numbers(f.Buckets))
+	}
+	if form.topics != allTopics {
+		args = append(args, texts(f.Topics))
 	}
 	return dialect.Statement{Text: form.texts().waiting, Args: args}
 }
@@ -77,15 +80,20 @@ func ackArgs(args []any, a *dialect.Ack) []any {
 	return append(args, a.Epoch, low, high, numbers(a.IDs))
 }
 
+func filterOf(f *dialect.Fetch) topicFilter {
+	switch {
+	case !f.Not:
+		return onlyTopics
+	case len(f.Topics) == 0:
+		return allTopics
+	default:
+		return notTopics
+	}
+}
+
 // formOf returns the form of f and appends the arguments of form.fetch.
 func formOf(f *dialect.Fetch, args []any) (form, []any) {
-	form := form{archive: -1, buckets: f.Buckets != nil, parked: f.Parked, topics: onlyTopics, room: roomFor(f.Limit)}
-	if f.Not {
-		form.topics = notTopics
-		if len(f.Topics) == 0 {
-			form.topics = allTopics
-		}
-	}
+	form := form{archive: -1, buckets: f.Buckets != nil, parked: f.Parked, topics: filterOf(f), room: roomFor(f.Limit)}
 	args = append(args, f.Epoch, f.After, f.Limit)
 	s, ok := spanOf(f)
 	if form.span = ok; ok {

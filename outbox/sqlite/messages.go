@@ -66,7 +66,7 @@ func writeTopics(b *strings.Builder, f dialect.Fetch) (args []any) {
 		}
 		return nil
 	}
-	b.WriteString(` AND topic`)
+	b.WriteString(` AND m.topic`)
 	if f.Not {
 		b.WriteString(` NOT`)
 	}
@@ -111,6 +111,7 @@ func waiting(f dialect.Fetch) dialect.Statement {
 	if len(f.Except) > 0 {
 		writeList(&b, ` AND m.id NOT IN (`, f.Except)
 	}
+	args := writeTopics(&b, f)
 	filter := b.String() + ` AND ` + held(f.Epoch)
 	limit := strconv.Itoa(f.Limit)
 	return dialect.Statement{Text: `SELECT ` + head + `, bucket, state, attempt, error, place FROM (
@@ -120,5 +121,5 @@ func waiting(f dialect.Fetch) dialect.Statement {
 	SELECT * FROM (SELECT ` + of("m", body) + `, m.attempt, m.error, 2 AS place, 0 AS state, p.due_at AS due
 		FROM outbox_parked p CROSS JOIN outbox_waiting m ON m.topic = p.topic AND m.message_key = p.message_key AND m.due_at IS NULL
 		WHERE p.due_at <= ` + now + filter + ` ORDER BY p.due_at, p.topic, p.message_key, m.id LIMIT ` + limit + `)
-) ORDER BY due, id LIMIT ` + limit}
+) ORDER BY due, id LIMIT ` + limit, Args: append(args, args...)}
 }

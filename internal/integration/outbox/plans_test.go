@@ -156,7 +156,7 @@ func TestPostgresRespectsTheLimitUnderAnyPlan(t *testing.T) {
 	ack.Epoch, ack.Archive = 1, 1
 	fetch.Epoch, fetch.Not, fetch.Limit, fetch.Parked = 1, true, 10, true
 	waiting := argument(dialect.Waiting)
-	waiting.Epoch, waiting.Limit = 1, 10
+	waiting.Epoch, waiting.Not, waiting.Limit = 1, true, 10
 	next := 1
 	for _, off := range []string{
 		"", "seqscan", "indexscan", "bitmapscan", "seqscan,indexscan", "indexscan,bitmapscan", "seqscan,bitmapscan",

@@ -79,8 +79,8 @@ type SQL struct {
 
 	// Waiting selects messages of outbox_waiting whose time has come, longest
 	// due first, and for one key in order of id (the columns as Fetch); then
-	// the attempts made, the last error and the place. Topics, After and
-	// Parked of the Fetch do not matter.
+	// the attempts made, the last error and the place. After and Parked of the
+	// Fetch do not matter.
 	Waiting func(Fetch) Statement
 
 	// Park parks keys ([{topic, key, bucket, in}]); in is relative to now, or
