@@ -37,8 +37,8 @@ type Database struct {
 	Writers int
 }
 
-// Exercise runs the whole suite, each part as a subtest on a database of its
-// own. It needs no time of its own to pass: where time matters it sets the
+// Exercise runs the whole suite, each part as a parallel subtest on a database of
+// its own. It needs no time of its own to pass: where time matters it sets the
 // times in the tables.
 func Exercise(t *testing.T, d Database) {
 	for _, part := range []struct {
@@ -89,7 +89,10 @@ func Exercise(t *testing.T, d Database) {
 		{"Statements", statements},
 		{"Machine", machine},
 	} {
-		t.Run(part.name, func(t *testing.T) { part.f(t, d) })
+		t.Run(part.name, func(t *testing.T) {
+			t.Parallel()
+			part.f(t, d)
+		})
 	}
 }
 

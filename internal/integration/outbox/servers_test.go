@@ -4,7 +4,7 @@ import (
 	"database/sql"
 	"testing"
 
-	_ "github.com/go-sql-driver/mysql"
+	mysqldriver "github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
@@ -24,19 +24,25 @@ func openServer(t testing.TB, driver, dsn string) *sql.DB {
 }
 
 func TestPostgreSQL(t *testing.T) {
-	t.Setenv("EVENKEEL_POSTGRES_DSN", testserver.PostgresDSN(t)) // a database a part, of one server
+	base := testserver.PostgresDSN(t) // one server, and a schema a part
 	outboxtest.Exercise(t, outboxtest.Database{
 		Dialect: postgres.Dialect{},
-		Open:    func(t testing.TB) *sql.DB { return openServer(t, "pgx", testserver.PostgresDSN(t)) },
+		Open:    func(t testing.TB) *sql.DB { return openServer(t, "pgx", ownSchema(t, base)) },
 		Writers: 4,
 	})
 }
 
 func TestMySQL(t *testing.T) {
-	t.Setenv("EVENKEEL_MYSQL_DSN", testserver.MySQLDSN(t))
+	base, err := mysqldriver.ParseDSN(testserver.MySQLDSN(t)) // one server, and a database a part
+	require.NoError(t, err)
+	admin := openServer(t, "mysql", base.FormatDSN())
 	outboxtest.Exercise(t, outboxtest.Database{
 		Dialect: mysql.Dialect{},
-		Open:    func(t testing.TB) *sql.DB { return openServer(t, "mysql", testserver.MySQLDSN(t)) },
+		Open: func(t testing.TB) *sql.DB {
+			own := base.Clone()
+			own.DBName = createDatabase(t, admin)
+			return openServer(t, "mysql", own.FormatDSN())
+		},
 		Writers: 4,
 	})
 }
