@@ -74,6 +74,10 @@ const (
 	saidLeased    = "leased" // and the number of buckets
 )
 
+// thorough asks for all of what takes minutes, for use at night and before a
+// release. Otherwise a run takes a part at random.
+var thorough = os.Getenv("EVENKEEL_THOROUGH") != ""
+
 func TestMain(m *testing.M) {
 	if text := os.Getenv(childOrders); text != "" {
 		if err := beChild(text); err != nil {
@@ -82,14 +86,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	// Each check of a state machine is hundreds of transactions. Flags on the
-	// command line still win.
-	_ = flag.Set("rapid.checks", "25")
-	if raceEnabled {
-		// A database written in Go is ten times slower under the race
-		// detector, and what it finds it finds in a part of the matrix.
-		_ = flag.Set("rapid.checks", "8")
-		_ = flag.Set("test.short", "true")
+	if !thorough {
+		// Each check of a state machine is hundreds of transactions. A flag on
+		// the command line still wins.
+		_ = flag.Set("rapid.checks", "12")
+		if raceEnabled {
+			_ = flag.Set("rapid.checks", "5") // a database written in Go is ten times slower then
+		}
 	}
 	_ = flag.Set("test.parallel", "6") // what is parallel here waits for leases to end
 	os.Exit(m.Run())

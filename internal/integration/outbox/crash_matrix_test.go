@@ -4,6 +4,7 @@ package outbox_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -68,10 +69,12 @@ var matrixOptions = childOptions{Batch: 10, Lease: time.Second}
 
 // TestCrash kills and freezes a process that drains at each of its steps.
 func TestCrash(t *testing.T) {
+	t.Parallel()
+	third := rand.IntN(3)
 	for kind, newSite := range siteKinds(t, "postgres", "mysql", "modernc") {
 		t.Run(kind, func(t *testing.T) {
 			for i, c := range crashes {
-				if c.only != nil && !slices.Contains(c.only, kind) || testing.Short() && i%3 > 0 {
+				if c.only != nil && !slices.Contains(c.only, kind) || !thorough && i%3 != third {
 					continue
 				}
 				t.Run("killed "+c.name, func(t *testing.T) {

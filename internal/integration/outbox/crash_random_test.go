@@ -16,6 +16,7 @@ var killOptions = childOptions{Batch: 20, Lease: 200 * time.Millisecond}
 // TestKill kills and stops processes that add and drain, at random moments, and
 // then looks for what was lost, invented or out of order.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	for kind, newSite := range siteKinds(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -26,7 +27,7 @@ func TestKill(t *testing.T) {
 
 func testKill(t *testing.T, s *site) {
 	rounds := 12
-	if testing.Short() || raceEnabled {
+	if !thorough {
 		rounds = 4
 	}
 	o := orders{Site: *s, Options: killOptions, Drain: true, Add: true, Fail: 10, Publish: -1}

@@ -62,6 +62,7 @@ func restore(t *testing.T, folder, to string) {
 // of them, restores the copy, and goes on there: again and again, each time from
 // what the time before has left.
 func TestLitestream(t *testing.T) {
+	t.Parallel()
 	for kind, newSite := range siteKinds(t, "ncruces", "modernc") {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

@@ -40,6 +40,7 @@ const (
 // turns. EVENKEEL_LUCK says for how long (simulated, 1h for nightly use), and
 // EVENKEEL_LUCK_SEED repeats the strokes, though not how processes interleave.
 func TestLuck(t *testing.T) {
+	t.Parallel()
 	simulated, seed := luckDefault, rand.Uint64()
 	var err error
 	if text := os.Getenv("EVENKEEL_LUCK"); text != "" {

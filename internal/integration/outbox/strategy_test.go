@@ -72,6 +72,7 @@ func createDatabase(t testing.TB, admin *sql.DB) string {
 func eachStrategy(t *testing.T, names []string, f func(*testing.T, outboxtest.Database, outboxtest.Strategy)) {
 	for kind, start := range strategyDatabases(t) {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			d := start()
 			for _, s := range outboxtest.Strategies(d) {
 				if names == nil || slices.Contains(names, s.Name) {
@@ -294,7 +295,7 @@ func TestOnlyTheXminCursorStallsOnAnotherDatabase(t *testing.T) {
 // at least invent nothing, and none but the cursor loses anything.
 func TestOwnerLosesAndReordersNothing(t *testing.T) {
 	l := outboxtest.Load{Writers: 8, Drainers: 4, Transactions: 60}
-	if testing.Short() {
+	if !thorough {
 		l.Transactions = 20
 	}
 	eachStrategy(t, nil, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
