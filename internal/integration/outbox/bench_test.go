@@ -143,11 +143,11 @@ func BenchmarkAdd(b *testing.B) {
 
 func addBare(ctx context.Context, tx *sql.Tx, msgs []outbox.Message) error {
 	var query strings.Builder
-	query.WriteString(`INSERT INTO outbox_messages (topic, message_key, type, payload, header, deliver_at) VALUES (?, ?, ?, ?, '', 0)`)
+	query.WriteString(`INSERT INTO outbox_messages (bucket, topic, message_key, type, payload, header, deliver_at) VALUES (0, ?, ?, ?, ?, '', 0)`)
 	args := make([]any, 0, 4*len(msgs))
 	for i, m := range msgs {
 		if i > 0 {
-			query.WriteString(`, (?, ?, ?, ?, '', 0)`)
+			query.WriteString(`, (0, ?, ?, ?, ?, '', 0)`)
 		}
 		args = append(args, m.Topic, m.Key, m.Type, m.Payload)
 	}

@@ -78,6 +78,15 @@ const (
 // release. Otherwise a run takes a part at random.
 var thorough = os.Getenv("EVENKEEL_THOROUGH") != ""
 
+// underRace skips what is about processes, servers and networks rather than
+// goroutines. Those are in the conformance suite, and in the tests of the outbox
+// in virtual time, which the race detector does see.
+func underRace(t *testing.T) {
+	if raceEnabled && !thorough {
+		t.Skip("runs without the race detector, and with it if EVENKEEL_THOROUGH is set")
+	}
+}
+
 func TestMain(m *testing.M) {
 	if text := os.Getenv(childOrders); text != "" {
 		if err := beChild(text); err != nil {

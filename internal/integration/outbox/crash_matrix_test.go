@@ -70,6 +70,7 @@ var matrixOptions = childOptions{Batch: 10, Lease: time.Second}
 // TestCrash kills and freezes a process that drains at each of its steps.
 func TestCrash(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	third := rand.IntN(3)
 	for kind, newSite := range siteKinds(t, "postgres", "mysql", "modernc") {
 		t.Run(kind, func(t *testing.T) {

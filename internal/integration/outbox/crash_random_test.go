@@ -17,6 +17,7 @@ var killOptions = childOptions{Batch: 20, Lease: 200 * time.Millisecond}
 // then looks for what was lost, invented or out of order.
 func TestKill(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	for kind, newSite := range siteKinds(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

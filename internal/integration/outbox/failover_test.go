@@ -125,6 +125,7 @@ func servers(t *testing.T, f func(*testing.T, server, *site)) {
 // it again: drainers come back by themselves.
 func TestServerCrashesUnderLoad(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	servers(t, func(t *testing.T, srv server, s *site) {
 		l := startLoad(t, s, s.db)
 		for range 2 {
@@ -140,6 +141,7 @@ func TestServerCrashesUnderLoad(t *testing.T) {
 // TestFailoverUnderLoad promotes a synchronous standby when its primary has died.
 func TestFailoverUnderLoad(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	primary := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	config, err := pgx.ParseConfig(primary.DSN())
 	require.NoError(t, err)
@@ -170,6 +172,7 @@ func TestFailoverUnderLoad(t *testing.T) {
 // TestBadNetwork has drainers behind a network that fails in every way.
 func TestBadNetwork(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	servers(t, func(t *testing.T, srv server, s *site) {
 		proxy := testserver.StartProxy(t, srv.Addr())
 		through, err := sql.Open(s.driver(), strings.Replace(s.DSN, srv.Addr(), proxy.Addr(), 1))

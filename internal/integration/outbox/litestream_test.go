@@ -63,6 +63,7 @@ func restore(t *testing.T, folder, to string) {
 // what the time before has left.
 func TestLitestream(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	for kind, newSite := range siteKinds(t, "ncruces", "modernc") {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

@@ -41,6 +41,7 @@ const (
 // EVENKEEL_LUCK_SEED repeats the strokes, though not how processes interleave.
 func TestLuck(t *testing.T) {
 	t.Parallel()
+	underRace(t)
 	simulated, seed := luckDefault, rand.Uint64()
 	var err error
 	if text := os.Getenv("EVENKEEL_LUCK"); text != "" {

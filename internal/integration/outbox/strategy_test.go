@@ -298,7 +298,12 @@ func TestOwnerLosesAndReordersNothing(t *testing.T) {
 	if !thorough {
 		l.Transactions = 20
 	}
-	eachStrategy(t, nil, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
+	names := []string{"owner", "rotation"}
+	if thorough {
+		names = nil
+	}
+	underRace(t)
+	eachStrategy(t, names, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
 		r := outboxtest.Measure(t, d, s, l)
 		t.Logf("%+v", r)
 		require.Positive(t, r.Committed)
