@@ -42,6 +42,9 @@ type Tx interface {
 // One statement adds many messages: 500, or fewer if they are large. Add is safe
 // for concurrent use by multiple goroutines as far as tx is.
 func (o *Outbox) Add(ctx context.Context, tx Tx, msgs ...Message) error {
+	if tx == nil {
+		return fmt.Errorf("outbox: add: %w: tx is nil", ErrInvalid)
+	}
 	if len(msgs) == 0 {
 		return nil
 	}

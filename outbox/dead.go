@@ -83,6 +83,9 @@ func (s *sqlStore) dead(ctx context.Context, after int64) (page []Message, more 
 // ignored. It returns how many were found, and does all or nothing. Replay is
 // safe for concurrent use by multiple goroutines.
 func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, error) {
+	if db == nil {
+		return 0, fmt.Errorf("outbox: replay: %w: db is nil", ErrInvalid)
+	}
 	if len(ids) == 0 {
 		return 0, nil
 	}
@@ -109,6 +112,9 @@ func (o *Outbox) Replay(ctx context.Context, db *sql.DB, ids ...int64) (int64, e
 // database, and returns how many. It touches no living message. Purge is safe
 // for concurrent use by multiple goroutines.
 func (o *Outbox) Purge(ctx context.Context, db *sql.DB, before time.Time) (int64, error) {
+	if db == nil {
+		return 0, fmt.Errorf("outbox: purge: %w: db is nil", ErrInvalid)
+	}
 	s := &sqlStore{sql: o.sql, db: db}
 	var n int64
 	err := s.retryBusy(ctx, func() (err error) {

@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"database/sql"
 	"testing"
 	"time"
 
@@ -47,4 +48,16 @@ func TestRunAndDrainRefuseNil(t *testing.T) {
 	_, err := box.Drain(t.Context(), nil, nil)
 	require.ErrorIs(t, err, outbox.ErrInvalid)
 	require.ErrorIs(t, box.Migrate(t.Context(), nil), outbox.ErrInvalid)
+	require.ErrorIs(t, box.Run(t.Context(), new(sql.DB), outbox.PublisherFunc(nil)), outbox.ErrInvalid)
+	require.ErrorIs(t, box.Add(t.Context(), nil, outbox.Message{Topic: "t"}), outbox.ErrInvalid)
+	_, err = box.Replay(t.Context(), nil, 1)
+	require.ErrorIs(t, err, outbox.ErrInvalid)
+	_, err = box.Purge(t.Context(), nil, time.Now())
+	require.ErrorIs(t, err, outbox.ErrInvalid)
+	_, err = box.Stats(t.Context(), nil)
+	require.ErrorIs(t, err, outbox.ErrInvalid)
+	require.ErrorIs(t, box.Pause(t.Context(), nil, "t"), outbox.ErrInvalid)
+	for _, err := range box.Dead(t.Context(), nil) {
+		require.ErrorIs(t, err, outbox.ErrInvalid)
+	}
 }

@@ -18,7 +18,6 @@ type Outbox struct {
 	o     Options
 	owner string
 
-	// wake has room for one, so that any number of Wakes are one.
 	alarms alarms
 	meter  meter
 }

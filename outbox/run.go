@@ -68,7 +68,7 @@ func (o *Outbox) run(ctx context.Context, s store, p Publisher) error {
 		failures++
 		wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
 		o.o.Logger.Warn("outbox: take a lease failed", "error", err, "next_try_in", wait)
-		sleep(ctx, wait, nil)
+		sleep(ctx, wait)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 			failures++
 			wait := backoff(rand.Int64N, 100*time.Millisecond, 10*time.Second, failures)
 			o.o.Logger.Warn("outbox: database failed", "error", err, "next_try_in", wait)
-			sleep(ctx, wait, nil)
+			sleep(ctx, wait)
 		}
 		if c, err = o.rebalance(ctx, s, c); err == nil {
 			ord, err = s.order(ctx)
@@ -137,7 +137,7 @@ func (o *Outbox) serve(ctx context.Context, s store, p Publisher, c claim, once 
 // standBy waits until there may be buckets for us.
 func (o *Outbox) standBy(ctx context.Context, s store, epoch int64) error {
 	for {
-		sleep(ctx, jitter(o.o.PollMax), nil)
+		sleep(ctx, jitter(o.o.PollMax))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -210,7 +210,7 @@ func (o *Outbox) startable(db *sql.DB, p Publisher) error {
 	if db == nil {
 		return fmt.Errorf("%w: db is nil", ErrInvalid)
 	}
-	if p == nil {
+	if f, ok := p.(PublisherFunc); p == nil || ok && f == nil {
 		return fmt.Errorf("%w: Publisher is nil", ErrInvalid)
 	}
 	return nil

@@ -167,7 +167,7 @@ func (s *session) flush() error {
 		}
 		wait := backoff(rand.Int64N, 20*time.Millisecond, time.Second, n)
 		s.o.Logger.Warn("outbox: acknowledge failed", "error", err, "next_try_in", wait)
-		sleep(ctx, wait, nil)
+		sleep(ctx, wait)
 		if ctx.Err() != nil {
 			return err
 		}

@@ -135,17 +135,16 @@ func (s *sqlStore) retryBusy(ctx context.Context, f func() error) error {
 		if err == nil || !s.sql.Busy(err) || time.Since(start) >= busyBound || ctx.Err() != nil {
 			return err
 		}
-		sleep(ctx, time.Millisecond+rand.N(4*time.Millisecond), nil)
+		sleep(ctx, time.Millisecond+rand.N(4*time.Millisecond))
 	}
 }
 
-// sleep waits for d, for the end of ctx or for wake, whatever comes first.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+// sleep waits for d or for the end of ctx, whatever comes first.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
-	case <-wake:
 	}
 }
