@@ -113,6 +113,8 @@ func newMySQL(t *testing.T, params string) *sql.DB {
 // TestMySQLReadsWalkAnIndex: no statement of the drainer reads a table of
 // messages from end to end. The optimizer's word for that is ALL.
 func TestMySQLReadsWalkAnIndex(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	db := newMySQL(t, "")
 	fillMySQL(t, db, 5000)
 	d := mysql.Dialect{}.SQL()
@@ -141,6 +143,8 @@ func TestMySQLReadsWalkAnIndex(t *testing.T) {
 // up and renews its lease, nothing that another drainer does with its own
 // messages waits for it.
 func TestMySQLWaitsForNobodyElse(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	db := newMySQL(t, "?innodb_lock_wait_timeout=1")
 	fillMySQL(t, db, 5)
 	d := mysql.Dialect{}.SQL()
@@ -185,6 +189,8 @@ func TestMySQLWaitsForNobodyElse(t *testing.T) {
 // TestMySQLNeedsFewPrivileges: a service that does not migrate needs to read and
 // write rows, and nothing else, whatever the log of the server.
 func TestMySQLNeedsFewPrivileges(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	server := testserver.StartMariaDB(t, testserver.MariaDBOptions{Args: []string{"--log-bin", "--binlog-format=MIXED", "--server-id=1"}})
 	box, err := outbox.New(mysql.Dialect{}, outbox.Options{Retention: outbox.Archive})
 	require.NoError(t, err)

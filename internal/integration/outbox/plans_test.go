@@ -41,6 +41,8 @@ func burst(t *testing.T, db *sql.DB, n int) {
 // from end to end: neither when it is new, nor after it was vacuumed while it was
 // empty, nor then with a burst of messages that nobody has told the planner of.
 func TestPostgresReadsInTheOrderOfAnIndex(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	db, err := sql.Open("pgx", testserver.PostgresDSN(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
@@ -132,6 +134,8 @@ func column(t *testing.T, db *sql.DB, query string, args ...any) (out []string) 
 // TestPostgresRespectsTheLimitUnderAnyPlan takes kinds of plans away from the
 // planner, one after the other: what is read and deleted must be the same.
 func TestPostgresRespectsTheLimitUnderAnyPlan(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	db, err := sql.Open("pgx", testserver.PostgresDSN(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })

@@ -16,6 +16,7 @@ import (
 
 // TestSchedulesOfMariaDB runs schedules that need databases of their own.
 func TestSchedulesOfMariaDB(t *testing.T) {
+	underRace(t)
 	t.Setenv("EVENKEEL_MYSQL_DSN", testserver.MySQLDSN(t))
 	for name, schedule := range map[string]func(*testing.T, *site){
 		"ForeignTransaction": foreignTransactionOfMariaDB,

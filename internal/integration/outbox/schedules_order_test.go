@@ -70,6 +70,8 @@ func run(t testing.TB, tx *sql.Tx, queries ...string) {
 // TestSchedules runs schedules that have broken other outboxes, one transaction
 // after the other. On SQLite most of them cannot happen, as there is one writer.
 func TestSchedules(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	for kind, newSite := range siteKinds(t, "postgres", "mysql") {
 		t.Run(kind, func(t *testing.T) {
 			for name, schedule := range map[string]func(*testing.T, *site){

@@ -20,6 +20,7 @@ import (
 // TestSchedulesOfPostgreSQL runs schedules that need a server of their own or a
 // database of their own.
 func TestSchedulesOfPostgreSQL(t *testing.T) {
+	underRace(t)
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	t.Setenv("EVENKEEL_POSTGRES_DSN", server.DSN())
 	for name, schedule := range map[string]func(*testing.T, *site){

@@ -83,11 +83,11 @@ func eachStrategy(t *testing.T, names []string, f func(*testing.T, outboxtest.Da
 	}
 }
 
-// BenchmarkStrategies drains 5,000 committed messages with one drainer, and then
+// BenchmarkStrategies drains 3,000 committed messages with one drainer, and then
 // reports what four drainers lose and reorder beside writers, and the rate of
 // the fifth round beside a held snapshot as a part of the first.
 func BenchmarkStrategies(b *testing.B) {
-	const rows = 5000
+	const rows = 3000
 	for kind, start := range strategyDatabases(b) {
 		d := start()
 		for _, s := range outboxtest.Strategies(d) {
@@ -116,7 +116,7 @@ func BenchmarkStrategies(b *testing.B) {
 				all := float64(b.N * rows)
 				b.ReportMetric(all/b.Elapsed().Seconds(), "rows/s")
 				b.ReportMetric(float64(allocs)/all, "allocs/row")
-				r := outboxtest.Measure(b, d, s, outboxtest.Load{Writers: 8, Drainers: 4})
+				r := outboxtest.Measure(b, d, s, outboxtest.Load{Writers: 8, Drainers: 4, Transactions: 40})
 				b.ReportMetric(float64(r.Lost), "lost")
 				b.ReportMetric(float64(r.Inversions), "inversions")
 				rounds := outboxtest.HeldSnapshot(b, d, s, 5, rows)
@@ -174,6 +174,8 @@ func (p payloads) Publish(_ context.Context, batch []outbox.Message) []error {
 // TestOnlyACursorLosesWhatCommitsLate: the gap. One transaction gets the lower
 // id and commits after one with a higher id was delivered.
 func TestOnlyACursorLosesWhatCommitsLate(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	eachStrategy(t, nil, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
 		if d.Writers == 1 {
 			t.Skip("there is one writer at a time, so there is no gap")
@@ -195,6 +197,8 @@ func TestOnlyACursorLosesWhatCommitsLate(t *testing.T) {
 // TestTwoDrainersReorderAKeyUnlessItIsOwned: the first drainer has taken version
 // 1 and is about to send it, when the second one comes along.
 func TestTwoDrainersReorderAKeyUnlessItIsOwned(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	eachStrategy(t, []string{"owner", "claim", "lease"}, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
 		if d.Writers == 1 && s.Name == "claim" {
 			t.Skip("the second drainer would wait for the first")
@@ -227,6 +231,8 @@ func TestTwoDrainersReorderAKeyUnlessItIsOwned(t *testing.T) {
 // TestOrderOfTransactionsReordersAKey: a transaction that begins early may come
 // to the key late. Its id is from then, its number and its time are not.
 func TestOrderOfTransactionsReordersAKey(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	eachStrategy(t, nil, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
 		if d.Writers == 1 {
 			t.Skip("there is one writer at a time")
@@ -263,6 +269,8 @@ func TestOrderOfTransactionsReordersAKey(t *testing.T) {
 // TestOnlyTheXminCursorStallsOnAnotherDatabase: somebody has written something
 // in another database of the server, and went for lunch before the commit.
 func TestOnlyTheXminCursorStallsOnAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	admin := openServer(t, "pgx", server.DSN())
 	d := outboxtest.Database{Dialect: postgres.Dialect{}, Writers: 4}
@@ -294,6 +302,8 @@ func TestOnlyTheXminCursorStallsOnAnotherDatabase(t *testing.T) {
 // TestOwnerLosesAndReordersNothing, whatever the number of drainers. The others
 // at least invent nothing, and none but the cursor loses anything.
 func TestOwnerLosesAndReordersNothing(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	l := outboxtest.Load{Writers: 8, Drainers: 4, Transactions: 60}
 	if !thorough {
 		l.Transactions = 20
@@ -302,7 +312,6 @@ func TestOwnerLosesAndReordersNothing(t *testing.T) {
 	if thorough {
 		names = nil
 	}
-	underRace(t)
 	eachStrategy(t, names, func(t *testing.T, d outboxtest.Database, s outboxtest.Strategy) {
 		r := outboxtest.Measure(t, d, s, l)
 		t.Logf("%+v", r)
@@ -322,6 +331,8 @@ func TestOwnerLosesAndReordersNothing(t *testing.T) {
 // open for long are delivered. Until they end their table cannot be emptied, so
 // the others grow; then they shrink again.
 func TestRotationKeepsWhatIsWrittenWhileItTurns(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	d := strategyDatabases(t)["postgres"]()
 	for _, s := range outboxtest.Strategies(d) {
 		if s.Name != "rotation" {

@@ -32,6 +32,8 @@ type watermarkDB struct {
 // TestWatermark runs schedules of writers against the watermark of PostgreSQL,
 // without the engine: rows are added by plain SQL.
 func TestWatermark(t *testing.T) {
+	t.Parallel()
+	underRace(t)
 	server := testserver.StartPostgres(t, testserver.PostgresOptions{})
 	for name, schedule := range map[string]func(*testing.T, watermarkDB){
 		"CountsFromNothing":                            countsFromNothing,
