@@ -21,7 +21,6 @@ func TestRatioOutboxHeldSnapshot(t *testing.T) {
 		ourQueue("evenkeel", db, newBox(t, db, postgres.Dialect{}, outbox.Options{}), rows),
 		rawQueue(t, "floor-ack-fetch", db, ackFetch),
 		riverQueue(t, pool, 10_000),
-		watermillQueue(t, pool, 100),
 	}
 	holder, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	require.NoError(t, err)

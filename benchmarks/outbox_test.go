@@ -227,7 +227,7 @@ func benchmarkQueue(b *testing.B, q queue) {
 // Draining is several times as fast as the peers at their best settings, and not
 // much slower than a bare loop.
 func TestRatioOutboxDrain(t *testing.T) {
-	costs := interleaved(t, 3, postgresQueues(t)...)
+	costs := interleaved(t, 2, postgresQueues(t)...)
 	atMost(t, 3, costs, "evenkeel-100", "floor-ack-fetch")
 	atMost(t, 3, costs, "evenkeel-100", "floor-claim-tx")
 	for _, ours := range []string{"evenkeel-100", "evenkeel-1000"} {

@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +78,16 @@ const (
 // thorough asks for all of what takes minutes, for use at night and before a
 // release. Otherwise a run takes a part at random.
 var thorough = os.Getenv("EVENKEEL_THOROUGH") != ""
+
+// some returns n of kinds at random, or all of them in a thorough run.
+func some(n int, kinds ...string) []string {
+	if thorough {
+		return kinds
+	}
+	kinds = slices.Clone(kinds)
+	rand.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+	return kinds[:n]
+}
 
 // underRace skips what is about processes, servers and networks rather than
 // goroutines. Those are in the conformance suite, and in the tests of the outbox

@@ -72,7 +72,7 @@ func TestCrash(t *testing.T) {
 	t.Parallel()
 	underRace(t)
 	third := rand.IntN(3)
-	for kind, newSite := range siteKinds(t, "postgres", "mysql", "modernc") {
+	for kind, newSite := range siteKinds(t, some(2, "postgres", "mysql", "modernc")...) {
 		t.Run(kind, func(t *testing.T) {
 			for i, c := range crashes {
 				if c.only != nil && !slices.Contains(c.only, kind) || !thorough && i%3 != third {

@@ -18,7 +18,7 @@ var killOptions = childOptions{Batch: 20, Lease: 200 * time.Millisecond}
 func TestKill(t *testing.T) {
 	t.Parallel()
 	underRace(t)
-	for kind, newSite := range siteKinds(t) {
+	for kind, newSite := range siteKinds(t, some(2, "postgres", "mysql", "ncruces", "modernc")...) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			testKill(t, newSite(t))

@@ -107,13 +107,14 @@ type server interface {
 }
 
 func servers(t *testing.T, f func(*testing.T, server, *site)) {
-	for kind, startServer := range map[string]func(*testing.T) server{
+	starts := map[string]func(*testing.T) server{
 		"postgres": func(t *testing.T) server { return testserver.StartPostgres(t, testserver.PostgresOptions{}) },
 		"mysql":    func(t *testing.T) server { return testserver.StartMariaDB(t, testserver.MariaDBOptions{}) },
-	} {
+	}
+	for _, kind := range some(1, "postgres", "mysql") {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			srv := startServer(t)
+			srv := starts[kind](t)
 			s := &site{Kind: kind, DSN: srv.DSN(), Folder: t.TempDir()}
 			s.setUp(t)
 			f(t, srv, s)

@@ -64,7 +64,7 @@ func restore(t *testing.T, folder, to string) {
 func TestLitestream(t *testing.T) {
 	t.Parallel()
 	underRace(t)
-	for kind, newSite := range siteKinds(t, "ncruces", "modernc") {
+	for kind, newSite := range siteKinds(t, some(1, "ncruces", "modernc")...) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)

@@ -83,11 +83,11 @@ func eachStrategy(t *testing.T, names []string, f func(*testing.T, outboxtest.Da
 	}
 }
 
-// BenchmarkStrategies drains 3,000 committed messages with one drainer, and then
+// BenchmarkStrategies drains 2,000 committed messages with one drainer, and then
 // reports what four drainers lose and reorder beside writers, and the rate of
 // the fifth round beside a held snapshot as a part of the first.
 func BenchmarkStrategies(b *testing.B) {
-	const rows = 3000
+	const rows = 2000
 	for kind, start := range strategyDatabases(b) {
 		d := start()
 		for _, s := range outboxtest.Strategies(d) {
@@ -116,7 +116,7 @@ func BenchmarkStrategies(b *testing.B) {
 				all := float64(b.N * rows)
 				b.ReportMetric(all/b.Elapsed().Seconds(), "rows/s")
 				b.ReportMetric(float64(allocs)/all, "allocs/row")
-				r := outboxtest.Measure(b, d, s, outboxtest.Load{Writers: 8, Drainers: 4, Transactions: 40})
+				r := outboxtest.Measure(b, d, s, outboxtest.Load{Writers: 8, Drainers: 4, Transactions: 30})
 				b.ReportMetric(float64(r.Lost), "lost")
 				b.ReportMetric(float64(r.Inversions), "inversions")
 				rounds := outboxtest.HeldSnapshot(b, d, s, 5, rows)
