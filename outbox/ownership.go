@@ -34,6 +34,13 @@ type tenure struct {
 	owners []int64 // epoch by bucket
 }
 
+// state reads the newest epoch, and which archive is in use and for how long.
+func (s *sqlStore) state(ctx context.Context, q querier) (newest int64, archive int, since time.Duration, err error) {
+	var us int64
+	err = q.QueryRowContext(ctx, s.sql.State).Scan(&newest, &archive, &us)
+	return newest, archive, time.Duration(us) * time.Microsecond, err
+}
+
 // ownership reads all leases, also those that have ended, and who owns each
 // bucket.
 func (s *sqlStore) ownership(ctx context.Context, q querier) ([]Lease, []int64, error) {
@@ -80,9 +87,8 @@ func (s *sqlStore) balance(ctx context.Context, add int, enter func(tx *sql.Tx, 
 			if _, err := s.exec(ctx, tx, s.sql.LockState, add); err != nil {
 				return err
 			}
-			var newest, sinceRotation int64
-			var archive int
-			if err := tx.QueryRowContext(ctx, s.sql.State).Scan(&newest, &archive, &sinceRotation); err != nil {
+			newest, _, _, err := s.state(ctx, tx)
+			if err != nil {
 				return err
 			}
 			epoch, err := enter(tx, newest)
@@ -227,8 +233,8 @@ func (s *sqlStore) look(ctx context.Context, epoch int64) (v view, err error) {
 		if err := s.db.QueryRowContext(ctx, s.sql.AnyParked).Scan(&v.parked); err != nil {
 			return err
 		}
-		var newest, sinceRotation int64
-		return s.db.QueryRowContext(ctx, s.sql.State).Scan(&newest, &v.archive, &sinceRotation)
+		_, v.archive, _, err = s.state(ctx, s.db)
+		return err
 	})
 	return v, err
 }

@@ -40,13 +40,9 @@ func (s *sqlStore) upkeep(ctx context.Context, r Retention, keep time.Duration) 
 		n, err := s.exec(ctx, s.db, s.sql.PurgeArchive, keep.Microseconds(), purgeStep)
 		return n >= purgeStep, err
 	case Rotate:
-		var epoch, since int64
-		var current int
-		if err := s.db.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &current, &since); err != nil {
+		_, current, since, err := s.state(ctx, s.db)
+		if err != nil || since < keep/2 {
 			return false, err
-		}
-		if time.Duration(since)*time.Microsecond < keep/2 {
-			return false, nil
 		}
 		return false, s.rotate(ctx, current)
 	default:
@@ -64,9 +60,7 @@ func (s *sqlStore) rotate(ctx context.Context, current int) error {
 		if _, err := s.exec(ctx, tx, s.sql.LockState, 0); err != nil {
 			return err
 		}
-		var epoch, since int64
-		var now int
-		if err := tx.QueryRowContext(ctx, s.sql.State).Scan(&epoch, &now, &since); err != nil || now != current {
+		if _, now, _, err := s.state(ctx, tx); err != nil || now != current {
 			return err // or somebody was faster
 		}
 		if _, err := s.exec(ctx, tx, s.sql.Rotate(next)); err != nil {
