@@ -2,7 +2,6 @@ package outbox_test
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,7 +18,6 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/outbox"
 	"github.com/evenkeel-go/evenkeel/outbox/admin"
-	"github.com/evenkeel-go/evenkeel/outbox/sqlite"
 )
 
 // An adminPage is a service with the page, and somebody who uses it.
@@ -219,16 +215,9 @@ func TestAdminPausesAndResumesATopic(t *testing.T) {
 // The page is mounted behind the login of the service. A program asks for JSON and
 // replays what died.
 func Example_admin() {
-	folder, err := os.MkdirTemp("", "outbox")
-	check(err)
-	defer func() { _ = os.RemoveAll(folder) }()
-	db, err := sql.Open("sqlite3", dsn(filepath.Join(folder, "shop.db")))
-	check(err)
-	defer func() { _ = db.Close() }()
 	ctx := context.Background()
-	box, err := outbox.New(sqlite.Dialect{}, outbox.Options{})
-	check(err)
-	check(box.Migrate(ctx, db))
+	db, box, remove := temporary(outbox.Options{})
+	defer remove()
 	page, err := admin.Handler(box, db)
 	check(err)
 	operatorsOnly := func(next http.Handler) http.Handler {
