@@ -180,7 +180,7 @@ func events[T any](res *http.Response, o ReadOptions) iter.Seq2[event[T], error]
 				err = expectEnd(records)
 			}
 			if err != nil {
-				yield(event[T]{}, err)
+				yield(event[T]{}, orCancelled(res, err))
 				return
 			}
 			if e.kind == rowEvent {
@@ -191,6 +191,20 @@ func events[T any](res *http.Response, o ReadOptions) iter.Seq2[event[T], error]
 			}
 		}
 	}
+}
+
+// orCancelled returns err, or, if the request's context has ended, ErrTorn with the
+// context's error: the server notices that the client has gone, and what it says of that
+// can arrive before the transport has given up reading.
+func orCancelled(res *http.Response, err error) error {
+	if res.Request == nil {
+		return err
+	}
+	cause := res.Request.Context().Err()
+	if cause == nil || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w: %w", ErrTorn, cause, err)
 }
 
 // splitterOf returns what cuts the body into records, or the error that the response is.

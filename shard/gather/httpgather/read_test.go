@@ -1,6 +1,7 @@
 package httpgather_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -322,4 +323,23 @@ func TestReadKeepsAnErrorThatWrapsTheEnd(t *testing.T) {
 	_, err := read[row](ndjson, wrappingEnd{strings.NewReader("{\"ID\":1}\n")})
 	require.ErrorIs(t, err, httpgather.ErrTorn)
 	require.ErrorContains(t, err, "connection reset")
+}
+
+// A server that notices that the client has gone may still get a word out: the caller
+// that cancelled hears of its own cancelling, and can see what the server said.
+func TestACancelledRequestIsTornWhateverTheServerStillSays(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	for _, word := range []string{`{"$error":{"message":"internal error"}}`, "nonsense"} {
+		res := response(ndjson, strings.NewReader("{\"ID\":1}\n"+word+"\n"))
+		res.Request = request(ndjson).WithContext(ctx)
+		var last error
+		for _, err := range httpgather.Read[row](res, httpgather.ReadOptions{}) {
+			cancel()
+			last = err
+		}
+		require.ErrorIs(t, last, httpgather.ErrTorn)
+		require.ErrorIs(t, last, context.Canceled)
+		var remote *httpgather.RemoteError
+		require.Equal(t, word != "nonsense", errors.As(last, &remote))
+	}
 }
