@@ -329,6 +329,7 @@ func TestReadKeepsAnErrorThatWrapsTheEnd(t *testing.T) {
 // that cancelled hears of its own cancelling, and can see what the server said.
 func TestACancelledRequestIsTornWhateverTheServerStillSays(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for _, word := range []string{`{"$error":{"message":"internal error"}}`, "nonsense"} {
 		res := response(ndjson, strings.NewReader("{\"ID\":1}\n"+word+"\n"))
 		res.Request = request(ndjson).WithContext(ctx)
