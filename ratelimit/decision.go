@@ -2,8 +2,8 @@ package ratelimit
 
 import "time"
 
-// Decision is the answer of Take and TakeAt: whether the units were granted,
-// and what is left. It is a plain value; nothing is allocated for it.
+// Decision is the answer of Take and its kin: whether the units were granted, and what
+// is left. It is a plain value; nothing is allocated for it.
 //
 // A Decision describes the moment in which it was made. Under concurrency
 // others may have taken more by the time it is read.
@@ -28,6 +28,10 @@ type Decision struct {
 	// ResetAfter is the time, rounded up to a nanosecond, after which all of
 	// Limit could be taken at once if nobody else asks.
 	ResetAfter time.Duration
+
+	// Name is the name of the limit that decided, if [All] decided and its [Want] was
+	// named: of the one that refuses for longest, or has the least left.
+	Name string
 }
 
 // never is the RetryAfter of a call that no wait will satisfy.

@@ -40,8 +40,8 @@ const (
 	// any time, so that it needs no case of its own.
 	unused = math.MinInt64
 
-	// frozen is the word of a state that has a successor. It refuses every
-	// charge, so that only the refusing path has to look for it.
+	// frozen is the word of a state that has a successor, or that All has hold of. It
+	// refuses every charge, so that only the refusing path has to look for it.
 	frozen = 4*budget + 1
 )
 
@@ -142,6 +142,27 @@ func (c *core) decide(d *Decision, word, now, n int64, allowed bool) {
 	if free := c.tol - ahead; free > 0 {
 		d.Remaining = free / c.cost
 	}
+}
+
+// free returns the number of whole units that could be charged to word at the time now.
+func (c *core) free(word, now int64) int64 {
+	if left := c.tol - (max(word, now) - now); left > 0 {
+		return left / c.cost
+	}
+	return 0
+}
+
+// foresee describes the outcome of asking for n units, none of which are charged.
+func (c *core) foresee(d *Decision, word, now, n int64) {
+	ok := n == 0
+	if !ok && c.possible(n) {
+		_, ok = c.admits(word, now, n)
+	}
+	if !ok {
+		c.decide(d, word, now, n, false)
+		return
+	}
+	c.decide(d, word, now, 0, true)
 }
 
 // duration rounds ticks up to nanoseconds.

@@ -33,6 +33,7 @@ import (
 type Limiter struct {
 	state atomic.Pointer[state]
 	epoch time.Time // immutable
+	id    uint64    // immutable: the place in the order in which All takes hold
 
 	mu sync.Mutex // serialises the replacement of state
 }
@@ -67,7 +68,7 @@ func NewLimiter(limit Limit) (*Limiter, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Limiter{epoch: time.Now()}
+	l := &Limiter{epoch: time.Now(), id: nextID()}
 	l.state.Store(newState(limit, c, 0, unused))
 	return l, nil
 }
@@ -123,6 +124,46 @@ func (l *Limiter) TakeAt(now time.Time, n int64) (d Decision) {
 	return d
 }
 
+// TakeUpTo takes as many of n units as are there, and returns their number. The Decision
+// is that of Take for this number, or, if it is zero and n is not, that of Take(1). A
+// negative n is refused with a negative RetryAfter.
+func (l *Limiter) TakeUpTo(n int64) (granted int64, d Decision) {
+	ns := int64(time.Since(l.epoch))
+	for {
+		s, now := l.at(ns)
+		word := s.word.Load()
+		if word == frozen {
+			runtime.Gosched()
+			continue
+		}
+		granted = min(n, s.free(word, now))
+		if granted <= 0 {
+			s.decide(&d, word, now, min(n, 1), n == 0)
+			return 0, d
+		}
+		if next, ok := s.admits(word, now, granted); ok && s.word.CompareAndSwap(word, next) {
+			s.decide(&d, word, now, granted, true)
+			return granted, d
+		}
+	}
+}
+
+// Peek tells what Take(n) would answer now, and charges nothing: Remaining and
+// ResetAfter are what they are without it.
+func (l *Limiter) Peek(n int64) (d Decision) {
+	ns := int64(time.Since(l.epoch))
+	for {
+		s, now := l.at(ns)
+		word := s.word.Load()
+		if word == frozen {
+			runtime.Gosched()
+			continue
+		}
+		s.foresee(&d, word, now, n)
+		return d
+	}
+}
+
 // farAway is a time, in nanoseconds from an epoch, that never comes.
 const farAway = 1 << 62
 
@@ -157,11 +198,24 @@ func (l *Limiter) SetLimit(limit Limit) error {
 	}
 	// The clock is read once nobody can charge the old word any more: so it is
 	// not earlier than any charge in it.
-	word := old.word.Swap(frozen)
+	word := old.hold()
 	ns := int64(time.Since(l.epoch))
 	s := newState(limit, c, ns, old.convert(word, old.clamp(ns-old.base), &c, 0))
 	l.replace(old, word, s)
 	return nil
+}
+
+// hold freezes the word and returns what it was. The caller puts a word back, or a
+// successor in place, within some nanoseconds: meanwhile nobody else gets at the word.
+func (s *state) hold() int64 {
+	for {
+		word := s.word.Load()
+		if word == frozen {
+			runtime.Gosched() // All has hold of it
+		} else if s.word.CompareAndSwap(word, frozen) {
+			return word
+		}
+	}
 }
 
 // replace puts s in the place of old, whose word was frozen. It runs under mu.
@@ -212,7 +266,7 @@ func (l *Limiter) reframe(ns int64) (*state, int64) {
 	if old.inFrame(ns - old.base) {
 		return old, (ns - old.base) * old.scale
 	}
-	word := old.word.Swap(frozen)
+	word := old.hold()
 	moved, ok := old.shift(word, ns-old.base)
 	if !ok {
 		old.word.Store(word) // nobody can have changed it: frozen refuses all
@@ -246,13 +300,5 @@ func (l *Limiter) Wait(ctx context.Context, n int64) error {
 	if err != nil || delay <= 0 {
 		return err
 	}
-	timer := time.NewTimer(delay)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		r.Cancel()
-		return ctx.Err()
-	}
+	return r.sleep(ctx, delay)
 }

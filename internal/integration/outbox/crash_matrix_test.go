@@ -93,7 +93,11 @@ func TestCrash(t *testing.T) {
 
 // toTheGate starts a process that drains, and returns when it has stopped there.
 func (c *crash) toTheGate(t *testing.T, s *site) *process {
-	s.addSome(t, 2)
+	some := 2
+	if c.gate != nil {
+		some += c.gate.Pass // a batch has one message of a key: so many batches there are
+	}
+	s.addSome(t, some)
 	o := orders{Site: *s, Options: matrixOptions, Drain: true, FailFirst: c.failFirst, Gate: c.gate, Publish: -1}
 	o.Options.Retention = c.retention
 	if c.gate == nil {
