@@ -55,10 +55,10 @@ func ExampleLimiter_TakeAt() {
 	fmt.Printf("%+v\n", limiter.TakeAt(noon.Add(300*time.Millisecond), 80))
 	fmt.Printf("%+v\n", limiter.TakeAt(noon, 1)) // a clock that went back
 	// Output:
-	// {Allowed:true Limit:200 Remaining:50 RetryAfter:0s ResetAfter:1.5s}
-	// {Allowed:false Limit:200 Remaining:50 RetryAfter:300ms ResetAfter:1.5s}
-	// {Allowed:true Limit:200 Remaining:0 RetryAfter:0s ResetAfter:2s}
-	// {Allowed:false Limit:200 Remaining:0 RetryAfter:310ms ResetAfter:2.3s}
+	// {Allowed:true Limit:200 Remaining:50 RetryAfter:0s ResetAfter:1.5s Name:}
+	// {Allowed:false Limit:200 Remaining:50 RetryAfter:300ms ResetAfter:1.5s Name:}
+	// {Allowed:true Limit:200 Remaining:0 RetryAfter:0s ResetAfter:2s Name:}
+	// {Allowed:false Limit:200 Remaining:0 RetryAfter:310ms ResetAfter:2.3s Name:}
 }
 
 func ExampleLimiter_Wait() {

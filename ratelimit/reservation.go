@@ -1,25 +1,30 @@
 package ratelimit
 
 import (
+	"context"
 	"runtime"
 	"time"
 )
 
-// Reservation is the promise of [Limiter.Reserve] that its units may be used once
-// [Reservation.Delay] has passed. It is a small value: nothing is allocated for it,
-// and a reservation that is used needs no further call.
+// Reservation is the promise of [Limiter.Reserve] or [Keyed.Reserve] that its units may
+// be used once [Reservation.Delay] has passed. It is a small value: nothing is allocated
+// for it, and a reservation that is used as it was made needs no further call.
 //
 // The zero value is a reservation of nothing, with no delay. A copy is the same
-// reservation but does not know when the other is cancelled: cancel one of them.
+// reservation but does not know when the other is settled: settle one of them.
 //
-// Delay is safe for concurrent use by multiple goroutines; Cancel is not.
+// Delay is safe for concurrent use by multiple goroutines; Cancel and Settle are not.
 type Reservation struct {
-	limiter  *Limiter // nil once cancelled
-	state    *state
+	limiter *Limiter // or
+	table   *table   // both nil once settled
+
 	n        int64
 	end      int64 // the word that the charge left
-	refunded int64 // what state.refunded was before the charge, or less
+	refunded int64 // what was given back in the middle of the queue before the charge, or less
 	act      int64 // when the units may be used, in nanoseconds from the epoch
+
+	state *state // of limiter
+	slot  slot   // of table
 }
 
 // Reserve takes n units ahead of time. The units may be used when the reservation's
@@ -38,9 +43,6 @@ func (l *Limiter) Reserve(n int64, maxWait time.Duration) (Reservation, error) {
 // reserve takes n units that may be used at once, or after a delay of at most
 // maxWait that ends before the deadline, in nanoseconds from the epoch.
 func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reservation, time.Duration, error) {
-	if n == 0 {
-		return Reservation{}, 0, nil
-	}
 	for {
 		ns := int64(time.Since(l.epoch))
 		s, now := l.at(ns)
@@ -50,17 +52,9 @@ func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reser
 			runtime.Gosched()
 			continue
 		}
-		if n < 0 {
-			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: never, Err: ErrNegative}
-		}
-		if n > s.burst {
-			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: never, Err: ErrExceedsBurst}
-		}
-		end := max(word, now) + n*s.cost
-		wait := max(0, end-now-s.tol)
-		delay := s.duration(wait)
-		if wait > budget || delay > 0 && (delay > maxWait || int64(delay) >= deadline-ns) {
-			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: delay, Err: ErrLimited}
+		end, delay, err := s.book(word, now, n, min(maxWait, time.Duration(deadline-ns-1)))
+		if err != nil {
+			return Reservation{}, 0, &LimitError{N: n, Limit: s.limit, RetryAfter: delay, Err: err}
 		}
 		if s.word.CompareAndSwap(word, end) {
 			return Reservation{
@@ -71,32 +65,80 @@ func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reser
 }
 
 // Delay returns how long to wait from now until the units may be used; zero if they
-// may be used already, and if the reservation was cancelled.
+// may be used already, and if the reservation was settled or cancelled.
 func (r *Reservation) Delay() time.Duration {
-	if r.limiter == nil {
-		return 0
+	switch {
+	case r.limiter != nil:
+		return max(0, time.Duration(r.act-int64(time.Since(r.limiter.epoch))))
+	case r.table != nil:
+		return max(0, time.Duration(r.act-int64(time.Since(r.table.epoch))))
 	}
-	return max(0, time.Duration(r.act-int64(time.Since(r.limiter.epoch))))
+	return 0
 }
 
-// Cancel says that the units were not used and will not be: they are given back, as
-// far as nobody was promised anything that rests on them. Calling it again does
-// nothing.
-//
-// If nothing was taken since, everything is given back, whenever Cancel is called.
-// Otherwise the burst sets a limit. Suppose that the next in the queue was promised
-// its units at 12:00: it still comes at 12:00, and if all that is given back
-// could be taken by then as well, more than a burst might pass at once. So
-// Cancel gives back at most the burst less what was taken since, and at most what
-// would have remained of this reservation's debt by now. After a change of limit
-// only what nothing rested on is given back.
-func (r *Reservation) Cancel() {
-	if r.limiter == nil {
-		return
+// sleep sleeps for the delay, or until ctx has ended: then it cancels.
+func (r *Reservation) sleep(ctx context.Context, delay time.Duration) error {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		r.Cancel()
+		return ctx.Err()
 	}
-	l := r.limiter
-	r.limiter = nil
+}
 
+// Cancel says that the units were not used and will not be. It is Settle(0).
+func (r *Reservation) Cancel() { r.Settle(0) }
+
+// Settle says what was used in truth, when the units were an estimate: of the cost of a
+// query, of the tokens of an answer. What was reserved and not used is given back, as
+// far as nobody was promised anything that rests on it. What was used beyond it is
+// charged, whether it is there or not: whoever comes next waits until the debt has flowed
+// in. The debt is at most a frame of the limiter, 13 days or more. A negative actual is
+// 0. Calling Settle again does nothing.
+//
+// If nothing was taken since, all that was not used is given back, whenever Settle is
+// called. Otherwise the burst sets a limit. Suppose that the next in the queue was
+// promised its units at 12:00: it still comes at 12:00, and if all that is given back
+// could be taken by then as well, more than a burst might pass at once. So Settle gives
+// back at most the burst less what was taken since, and at most what would have remained
+// of this reservation's debt by now. After a change of limit only what nothing rested on
+// is given back, and what was used beyond the estimate is charged at the new limit.
+//
+// The units that are given back do not count as admitted, and the debt does.
+func (r *Reservation) Settle(actual int64) {
+	unused := r.n - max(actual, 0)
+	l, t := r.limiter, r.table
+	r.limiter, r.table = nil, nil
+	switch {
+	case l != nil && unused > 0:
+		r.giveBack(l, unused)
+	case l != nil && unused < 0:
+		l.owe(-unused)
+	case t != nil && unused > 0:
+		t.giveBack(r, unused)
+	case t != nil && unused < 0:
+		t.owe(&r.slot, -unused)
+	}
+}
+
+// owe charges n units whether they are there or not.
+func (l *Limiter) owe(n int64) {
+	for {
+		s, now := l.at(int64(time.Since(l.epoch)))
+		word := s.word.Load()
+		if word == frozen {
+			runtime.Gosched()
+		} else if s.word.CompareAndSwap(word, s.owing(word, now, n)) {
+			return
+		}
+	}
+}
+
+// giveBack gives back n of the units.
+func (r *Reservation) giveBack(l *Limiter, n int64) {
 	// Let T be the theoretical arrival time that would stand if every cancelled
 	// reservation had never been. With charges of c units at the times t, T is
 	// the maximum over all charges of t plus all c from that charge on. The word
@@ -106,8 +148,8 @@ func (r *Reservation) Cancel() {
 	//
 	//   - a charge with a delay has t = end - tol, so its term is at most
 	//     word - tol + everything charged behind this reservation;
-	//   - a charge without delay had t <= now and began at or after r.end, so
-	//     its term is at most word - r.end + now.
+	//   - a charge without delay, or a debt, had t <= now and began at or after
+	//     r.end, so its term is at most word - r.end + now.
 	//
 	// What was given back since, from the middle of the queue, has lowered the
 	// word without lowering these terms, and counts against them (given). Only a
@@ -134,7 +176,7 @@ func (r *Reservation) Cancel() {
 			own = 0
 			continue
 		}
-		cost := mulDiv(r.n, s.cost, 1)
+		cost := mulDiv(n, s.cost, 1)
 		behind := word + given - r.end
 		if behind == 0 {
 			if s.word.CompareAndSwap(word, word-min(cost, word-lowest)) {

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ways is the number of slots of a set: as many as fit with the lock and the
@@ -39,14 +40,26 @@ type set struct {
 // smaller than the one that it left: it owes at least as much as before. That
 // needs the look-up, the charge and the renaming to be one critical section. If a
 // charge could be late, landing in a slot that was renamed after the look-up, the
-// key's own debt would be lost to (2).
+// key's own debt would be lost to (2). What is given back lowers a word, but never
+// below one that was lost in (2): see book.
+//
+// The argument speaks of words only. Limits may differ by key, as long as they count in
+// the same ticks.
 type table struct {
-	core
-	sets []set
+	core  // of all keys; with limits by key only the scale and the span count
+	sets  []set
+	epoch time.Time
+	id    uint64
 
 	// base is the middle of the frame, in nanoseconds from the epoch. It is read
 	// under the lock of any set and written under the locks of all.
 	base int64
+
+	// books is nil until something is reserved. It is read under the lock of any set and
+	// written under the locks of all.
+	books []book
+
+	labels labels
 
 	allowed, denied, inherited atomic.Uint64
 
@@ -54,16 +67,34 @@ type table struct {
 	lookedUp func(tag uint64)
 }
 
-// newSets returns the sets for a capacity.
-func newSets(capacity int) []set {
-	return make([]set, (capacity*slotsPerKey+ways-1)/ways)
+// init makes the table empty, for a capacity.
+func (t *table) init(c core, capacity, labelled int) {
+	t.core = c
+	t.sets = make([]set, (capacity*slotsPerKey+ways-1)/ways)
+	t.epoch = time.Now()
+	t.id = nextID()
+	t.labels.make(len(t.sets)*ways, labelled)
 }
 
-// take asks for n units for a tag, at ns nanoseconds from the epoch. It returns
-// the word that decided, and the time in ticks.
-func (t *table) take(tag uint64, ns, n int64) (word, now int64, ok bool) {
+// setOf returns the index of the set of a tag.
+func (t *table) setOf(tag uint64) int {
 	i, _ := bits.Mul64(tag, uint64(len(t.sets)))
-	s := &t.sets[i]
+	return int(i)
+}
+
+// place is where a tag is in its set, or would be. It is good as long as the set is
+// locked.
+type place struct {
+	set      *set
+	way      int
+	newcomer bool
+	word     int64 // what the tag owes, or what it inherits
+	now      int64 // in ticks
+}
+
+// open locks the set of a tag and finds its place, at ns nanoseconds from the epoch.
+func (t *table) open(tag uint64, ns int64) place {
+	s := &t.sets[t.setOf(tag)]
 	s.mu.Lock()
 	since := ns - t.base
 	if !t.inFrame(since) {
@@ -72,37 +103,75 @@ func (t *table) take(tag uint64, ns, n int64) (word, now int64, ok bool) {
 		s.mu.Lock()
 		since = ns - t.base
 	}
-	if t.inFrame(since) {
-		now = since * t.scale
-	} else {
-		now = past
-	}
+	return t.find(s, tag, since)
+}
 
-	slot, newcomer := s.find(tag)
+// find finds the place of a tag in its set, which is locked.
+func (t *table) find(s *set, tag uint64, since int64) place {
+	p := place{set: s, now: past}
+	if t.inFrame(since) {
+		p.now = since * t.scale
+	}
+	p.way, p.newcomer = s.find(tag)
 	if t.lookedUp != nil {
 		t.lookedUp(tag)
 	}
-	word = s.word[slot]
-	if newcomer && s.tags[slot] == 0 {
-		word = unused
-	} else if newcomer && word > now {
-		count(&s.inherited, &t.inherited)
+	p.word = s.word[p.way]
+	if p.newcomer && s.tags[p.way] == 0 {
+		p.word = unused
 	}
-	if n == 0 || !t.possible(n) {
-		ok = n == 0
-	} else {
-		var next int64
-		if next, ok = t.admits(word, now, n); ok {
-			s.tags[slot], s.word[slot] = tag, next
+	return p
+}
+
+// find returns the slot of a tag or, for a newcomer, the slot to take over: the
+// first empty one, else the one with the smallest word.
+func (s *set) find(tag uint64) (way int, newcomer bool) {
+	for i, have := range &s.tags {
+		if have == tag {
+			return i, false
 		}
 	}
-	if ok {
-		count(&s.allowed, &t.allowed)
-	} else {
-		count(&s.denied, &t.denied)
+	for i, have := range &s.tags {
+		if have == 0 {
+			return i, true
+		}
+		if s.word[i] < s.word[way] {
+			way = i
+		}
 	}
-	s.mu.Unlock()
-	return word, now, ok
+	return way, true
+}
+
+// put gives the place to the tag, with what it owes from now on.
+func (t *table) put(p *place, tag uint64, word int64, label string) {
+	if p.newcomer {
+		t.takeOver(p, tag, label)
+	}
+	p.set.tags[p.way], p.set.word[p.way] = tag, word
+}
+
+// takeOver notes that a slot has another key.
+func (t *table) takeOver(p *place, tag uint64, label string) {
+	if t.books == nil && t.labels.width == 0 {
+		return
+	}
+	i := t.setOf(tag)
+	if t.books != nil {
+		t.books[i].takeOver(p)
+	}
+	t.labels.write(i*ways+p.way, label)
+}
+
+// tally counts a decision.
+func (t *table) tally(p *place, ok bool) {
+	if p.newcomer && p.word > p.now {
+		count(&p.set.inherited, &t.inherited)
+	}
+	if ok {
+		count(&p.set.allowed, &t.allowed)
+	} else {
+		count(&p.set.denied, &t.denied)
+	}
 }
 
 // count adds one to a small counter that overflows into a large one.
@@ -113,47 +182,77 @@ func count(small *uint16, large *atomic.Uint64) {
 	}
 }
 
-// decideFor is take with the details.
-func (t *table) decideFor(d *Decision, tag uint64, ns, n int64) {
-	word, now, ok := t.take(tag, ns, n)
-	t.decide(d, word, now, n, ok)
+// take asks for n units for a tag with its limit, at ns nanoseconds from the epoch. It
+// returns the word that decided, and the time in ticks.
+func (t *table) take(tag uint64, ns, n int64, c *core, label string) (word, now int64, ok bool) {
+	p := t.open(tag, ns)
+	ok = n == 0
+	if !ok && c.possible(n) {
+		var next int64
+		if next, ok = c.admits(p.word, p.now, n); ok {
+			t.put(&p, tag, next, label)
+		}
+	}
+	t.tally(&p, ok)
+	p.set.mu.Unlock()
+	return p.word, p.now, ok
 }
 
-// find returns the slot of a tag or, for a newcomer, the slot to take over: the
-// first empty one, else the one with the smallest word.
-func (s *set) find(tag uint64) (slot int, newcomer bool) {
-	for i, have := range &s.tags {
-		if have == tag {
-			return i, false
-		}
+// takeUpTo asks for as many of n units as are there.
+func (t *table) takeUpTo(d *Decision, tag uint64, ns, n int64, c *core, label string) (granted int64) {
+	p := t.open(tag, ns)
+	granted = max(0, min(n, c.free(p.word, p.now)))
+	ok := granted > 0 || n == 0
+	if granted > 0 {
+		next, _ := c.admits(p.word, p.now, granted)
+		t.put(&p, tag, next, label)
 	}
-	for i, have := range &s.tags {
-		if have == 0 {
-			return i, true
-		}
-		if s.word[i] < s.word[slot] {
-			slot = i
-		}
+	t.tally(&p, ok)
+	p.set.mu.Unlock()
+	if ok {
+		n = granted
 	}
-	return slot, true
+	c.decide(d, p.word, p.now, min(n, max(granted, 1)), ok)
+	return granted
+}
+
+// peek looks at a tag, and counts nothing.
+func (t *table) peek(tag uint64, ns int64) (word, now int64) {
+	p := t.open(tag, ns)
+	p.set.mu.Unlock()
+	return p.word, p.now
+}
+
+// lockAll locks all sets, in the one order.
+func (t *table) lockAll() {
+	for i := range t.sets {
+		t.sets[i].mu.Lock()
+	}
+}
+
+func (t *table) unlockAll() {
+	for i := range t.sets {
+		t.sets[i].mu.Unlock()
+	}
 }
 
 // reframe moves the frame so that ns is its middle, unless what was charged lies too
 // far ahead for that. It stops the table for some nanoseconds a set, once in 13
 // days with the finest ticks and once in 36 years with the coarsest.
 func (t *table) reframe(ns int64) {
-	for i := range t.sets {
-		t.sets[i].mu.Lock() // always in this order
+	t.lockAll()
+	defer t.unlockAll()
+	d := ns - t.base
+	if t.inFrame(d) || !t.fits(d) {
+		return
 	}
-	if d := ns - t.base; !t.inFrame(d) && t.fits(d) {
-		for word := range t.words() {
-			*word, _ = t.shift(*word, d)
-		}
-		t.base = ns
+	for word := range t.words() {
+		*word, _ = t.shift(*word, d)
 	}
-	for i := range t.sets {
-		t.sets[i].mu.Unlock()
+	for i := range t.books {
+		t.books[i].lost, _ = t.shift(t.books[i].lost, d)
 	}
+	t.base = ns
 }
 
 // fits reports whether all words can be carried into a frame d nanoseconds later.
@@ -171,38 +270,11 @@ func (t *table) words() iter.Seq[*int64] {
 	return func(yield func(*int64) bool) {
 		for i := range t.sets {
 			s := &t.sets[i]
-			for slot, tag := range s.tags {
-				if tag != 0 && !yield(&s.word[slot]) {
+			for way, tag := range s.tags {
+				if tag != 0 && !yield(&s.word[way]) {
 					return
 				}
 			}
 		}
 	}
-}
-
-// stats counts set by set.
-func (t *table) stats(ns int64) Stats {
-	st := Stats{Capacity: len(t.sets) * ways}
-	for i := range t.sets {
-		s := &t.sets[i]
-		s.mu.Lock()
-		now := t.clamp(ns - t.base)
-		for slot, tag := range s.tags {
-			if tag == 0 {
-				continue
-			}
-			st.Resident++
-			if s.word[slot] > now {
-				st.Live++
-			}
-		}
-		st.Allowed += uint64(s.allowed)
-		st.Denied += uint64(s.denied)
-		st.Inherited += uint64(s.inherited)
-		s.mu.Unlock()
-	}
-	st.Allowed += t.allowed.Load()
-	st.Denied += t.denied.Load()
-	st.Inherited += t.inherited.Load()
-	return st
 }

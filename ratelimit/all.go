@@ -1,0 +1,131 @@
+package ratelimit
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// Want is so many units of one limit, for [All]: of a Limiter or of a key of a Keyed. It
+// is a value; nothing is allocated for it. It is good for one call of All. The zero value
+// wants nothing.
+type Want struct {
+	limiter *Limiter // or
+	table   *table
+
+	n     int64
+	name  string
+	tag   uint64
+	label string
+	core  core // of the key
+}
+
+// Want returns the want of n units, for [All].
+func (l *Limiter) Want(n int64) Want { return Want{limiter: l, n: n} }
+
+// Want returns the want of n units of the key's limit, for [All].
+func (k *Keyed[K]) Want(key K, n int64) Want {
+	w := Want{table: &k.table, n: n, tag: k.tag(key), label: k.label(key)}
+	w.core = *k.coreOf(key, &w.core)
+	return w
+}
+
+// Named returns the want with a name, which the Decision has if this limit decides.
+func (w Want) Named(name string) Want {
+	w.name = name
+	return w
+}
+
+// All takes the units of all wants if they are all there, and none otherwise: per second
+// and per hour; of the tenant, the user and the endpoint. It is one atomic step: what one
+// limit refuses is not charged to another, not even for a moment in which a third would
+// see it.
+//
+// If all is granted, the Decision is that of the limit that has the smallest part of its
+// burst left. If not, it is that of the refusing limit with the longest RetryAfter: after
+// it the same call succeeds, if nobody else asks. Its Name is that of the Want.
+//
+// All holds the limits while it decides, for some tens of nanoseconds each, and those who
+// ask for them meanwhile wait. The same limit may be wanted several times, and All without
+// wants is granted. Up to 8 wants nothing is allocated. It is safe for concurrent use by
+// multiple goroutines, also with the other methods of the limits, and never deadlocks:
+// everybody takes hold in the same order.
+//
+// It models the hierarchical limits of Stripe and GitHub. Peers ask one limit after the
+// other, and have charged the first when the second refuses.
+func All(wants ...Want) Decision {
+	if len(wants) == 0 {
+		return Decision{Allowed: true}
+	}
+	epoch := wants[0].epoch()
+	return all(epoch, int64(time.Since(epoch)), wants)
+}
+
+// AllAt is All at a time of the caller's choice, as [Limiter.TakeAt] is.
+func AllAt(now time.Time, wants ...Want) Decision {
+	if len(wants) == 0 {
+		return Decision{Allowed: true}
+	}
+	epoch := wants[0].epoch()
+	return all(epoch, sinceEpoch(epoch, now), wants)
+}
+
+// epoch returns the time from which the limit counts.
+func (w *Want) epoch() time.Time {
+	switch {
+	case w.limiter != nil:
+		return w.limiter.epoch
+	case w.table != nil:
+		return w.table.epoch
+	}
+	return time.Time{}
+}
+
+// all decides at ns nanoseconds from an epoch.
+func all(epoch time.Time, ns int64, wants []Want) Decision {
+	var few [8]grip
+	grips := few[:0]
+	for i := range wants {
+		if w := &wants[i]; w.limiter != nil || w.table != nil {
+			grips = append(grips, grip{want: w, ns: ns + int64(epoch.Sub(w.epoch()))})
+		}
+	}
+	slices.SortFunc(grips, inOrder)
+	holdAll(grips)
+	d := Decision{Allowed: true}
+	for i := range grips {
+		own := grips[i].charge(&grips[grips[i].leader])
+		if i == 0 || own.outweighs(&d) {
+			d = own
+		}
+	}
+	if d.Allowed {
+		for i := range grips {
+			grips[i].keep()
+		}
+	}
+	for i := range slices.Backward(grips) {
+		grips[i].letGo(d.Allowed, grips[i].leader == i)
+	}
+	return d
+}
+
+// lastID numbers limiters and tables, which gives them the order in which All takes hold
+// of them.
+var lastID atomic.Uint64
+
+func nextID() uint64 { return lastID.Add(1) }
+
+// outweighs reports whether d tells more than e of a call that needs both: a refusal more
+// than a grant, the longer wait more than the shorter, and the smaller rest.
+func (d *Decision) outweighs(e *Decision) bool {
+	switch {
+	case d.Allowed != e.Allowed:
+		return !d.Allowed
+	case d.Allowed:
+		return lessProduct(d.Remaining, e.Limit, e.Remaining, d.Limit)
+	case d.RetryAfter < 0 || e.RetryAfter < 0:
+		return e.RetryAfter >= 0
+	}
+	return d.RetryAfter > e.RetryAfter
+}
