@@ -286,9 +286,11 @@ func (s *Shedder) move(now time.Time, ns int64) (from, to level, utilization flo
 	if ns < s.next.Load() {
 		return from, to, 0 // somebody was faster
 	}
-	interval := int64(s.o.Interval)
+	interval, elapsed := int64(s.o.Interval), ns-s.measured
+	if s.next.Load() == math.MinInt64 {
+		elapsed = 0 // it is the first measurement
+	}
 	s.next.Store(ns + interval) // before the call: one that panics is not repeated at once
-	elapsed := ns - s.measured
 	s.measured = ns
 	busy, any := s.busy()
 
@@ -296,8 +298,8 @@ func (s *Shedder) move(now time.Time, ns int64) (from, to level, utilization flo
 	s.utilization.Store(math.Float64bits(utilization))
 	switch {
 	case utilization > s.o.High:
-		// The first measurement lies at the beginning, and one after a pause may know
-		// nothing of the pause.
+		// Without a request nothing can be said of the time: what is after a pause says
+		// little of what was in it.
 		if any {
 			top := whole * classes
 			if !(utilization > s.o.CriticalAbove) {
