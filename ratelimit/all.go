@@ -54,47 +54,57 @@ func (w Want) Named(name string) Want {
 // It models the hierarchical limits of Stripe and GitHub. Peers ask one limit after the
 // other, and have charged the first when the second refuses.
 func All(wants ...Want) Decision {
-	if len(wants) == 0 {
-		return Decision{Allowed: true}
+	var few [8]grip
+	grips := gripsOf(few[:0], wants)
+	if len(grips) > 0 {
+		// One reading of the clock, which counts from another epoch for each.
+		epoch := grips[0].want.epoch()
+		ns := int64(time.Since(epoch))
+		for i := range grips {
+			grips[i].ns = ns + int64(epoch.Sub(grips[i].want.epoch()))
+		}
 	}
-	epoch := wants[0].epoch()
-	return all(epoch, int64(time.Since(epoch)), wants)
+	return decideAll(grips)
 }
 
 // AllAt is All at a time of the caller's choice, as [Limiter.TakeAt] is.
 func AllAt(now time.Time, wants ...Want) Decision {
-	if len(wants) == 0 {
-		return Decision{Allowed: true}
+	var few [8]grip
+	grips := gripsOf(few[:0], wants)
+	for i := range grips {
+		grips[i].ns = sinceEpoch(grips[i].want.epoch(), now)
 	}
-	epoch := wants[0].epoch()
-	return all(epoch, sinceEpoch(epoch, now), wants)
+	return decideAll(grips)
+}
+
+// gripsOf appends a grip for each want of something, in the order in which to take hold.
+func gripsOf(grips []grip, wants []Want) []grip {
+	for i := range wants {
+		if w := &wants[i]; w.limiter != nil || w.table != nil {
+			grips = append(grips, grip{want: w})
+		}
+	}
+	slices.SortFunc(grips, inOrder)
+	return grips
 }
 
 // epoch returns the time from which the limit counts.
 func (w *Want) epoch() time.Time {
-	switch {
-	case w.limiter != nil:
+	if w.limiter != nil {
 		return w.limiter.epoch
-	case w.table != nil:
-		return w.table.epoch
 	}
-	return time.Time{}
+	return w.table.epoch
 }
 
-// all decides at ns nanoseconds from an epoch.
-func all(epoch time.Time, ns int64, wants []Want) Decision {
-	var few [8]grip
-	grips := few[:0]
-	for i := range wants {
-		if w := &wants[i]; w.limiter != nil || w.table != nil {
-			grips = append(grips, grip{want: w, ns: ns + int64(epoch.Sub(w.epoch()))})
-		}
-	}
-	slices.SortFunc(grips, inOrder)
+// decideAll takes hold, decides, and lets go.
+func decideAll(grips []grip) Decision {
 	holdAll(grips)
 	d := Decision{Allowed: true}
 	for i := range grips {
 		own := grips[i].charge(&grips[grips[i].leader])
+		if !own.Allowed && wantedTooOften(grips, i) {
+			own.RetryAfter = never
+		}
 		if i == 0 || own.outweighs(&d) {
 			d = own
 		}
@@ -108,6 +118,22 @@ func all(epoch time.Time, ns int64, wants []Want) Decision {
 		grips[i].letGo(d.Allowed, grips[i].leader == i)
 	}
 	return d
+}
+
+// wantedTooOften reports whether all that is wanted of the limit of a grip is more than its
+// burst, so that no wait helps.
+func wantedTooOften(grips []grip, i int) bool {
+	g, sum := &grips[i], int64(0)
+	for j := range grips {
+		h := &grips[j]
+		if h.want.limiter != g.want.limiter || h.want.table != g.want.table || h.want.tag != g.want.tag || h.want.n <= 0 {
+			continue
+		}
+		if sum += h.want.n; sum < 0 || sum > g.core(&grips[g.leader]).burst {
+			return true
+		}
+	}
+	return false
 }
 
 // lastID numbers limiters and tables, which gives them the order in which All takes hold

@@ -86,12 +86,19 @@ func (g *grip) hold() bool {
 	}
 }
 
+// core returns the limit that is asked.
+func (g *grip) core(leader *grip) *core {
+	if g.want.limiter != nil {
+		return &leader.state.core
+	}
+	return &g.want.core
+}
+
 // charge charges the want, for the time being, and says what comes of it. A want that is
 // refused is charged too, so that another want of the same limit counts it.
 func (g *grip) charge(leader *grip) (d Decision) {
-	w, c := g.want, &g.want.core
+	w, c := g.want, g.core(leader)
 	if w.limiter != nil {
-		c = &leader.state.core
 		g.place.word, g.place.now = leader.next, leader.place.now
 	} else {
 		g.place = w.table.find(leader.place.set, w.tag, g.ns-w.table.base)

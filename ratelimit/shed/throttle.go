@@ -52,7 +52,7 @@ func (o ThrottleOptions) withDefaults() (ThrottleOptions, error) {
 	if o.Capacity < 0 {
 		return o, fmt.Errorf("shed: ThrottleOptions.Capacity is %v, expected 0 or more", o.Capacity)
 	}
-	o.Window = cmp.Or(o.Window, 2*time.Minute)
+	o.Window = min(cmp.Or(o.Window, 2*time.Minute), farAway)
 	o.Probe = cmp.Or(o.Probe, time.Second)
 	o.Capacity = cmp.Or(o.Capacity, 1024)
 	if o.Rand == nil {
@@ -99,7 +99,7 @@ type Throttle[K comparable] struct {
 	untracked atomic.Uint64
 
 	adding sync.Mutex // serialises the replacement of backends
-	swept  int64      // the slot in which idle ones were looked for; guarded by adding
+	sweep  int64      // when to look again for idle ones, if full; guarded by adding
 }
 
 // NewThrottle returns a throttle that lets everything through until it knows better.
@@ -109,7 +109,7 @@ func NewThrottle[K comparable](o ThrottleOptions) (*Throttle[K], error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Throttle[K]{o: o, epoch: time.Now(), swept: math.MinInt64}
+	t := &Throttle[K]{o: o, epoch: time.Now(), sweep: math.MinInt64}
 	for i := range t.refusals {
 		t.refusals[i] = Error{Class: Class(i) + Background, Reason: Unavailable, RetryAfter: o.Probe}
 	}
@@ -167,7 +167,7 @@ func (t *Throttle[K]) allow(ns int64, key K, class Class) (Call, error) {
 			return Call{}, nil
 		}
 	}
-	b.advance(t.slot(ns))
+	b.advance(t.slot(b, ns))
 	i := class.index()
 	if p := b.rejection(t.o.K, i); p > 0 && unit(t.o.Rand()) < p && !b.probe(ns, int64(t.o.Probe)) {
 		b.count(i, kindRejected)
@@ -180,11 +180,14 @@ func (t *Throttle[K]) allow(ns int64, key K, class Class) (Call, error) {
 // unit makes a number in [0, 1) of random bits.
 func unit(bits uint64) float64 { return float64(bits>>11) / (1 << 53) }
 
-// slot returns the number of the tenth of a window that a time lies in.
-func (t *Throttle[K]) slot(ns int64) int64 {
-	width := (int64(t.o.Window) + slots - 1) / slots
-	return (ns + farAway) / width // never negative, so that it is rounded down
+// slot returns the number of the tenth of a window that a time lies in, counted from
+// the first request to the backend.
+func (t *Throttle[K]) slot(b *backend, ns int64) int64 {
+	return (ns - b.born) / t.width()
 }
+
+// width returns the length of a slot.
+func (t *Throttle[K]) width() int64 { return (int64(t.o.Window)-1)/slots + 1 }
 
 // add returns the backend of a key that was not there, nil if there is no room.
 func (t *Throttle[K]) add(ns int64, key K) *backend {
@@ -194,19 +197,18 @@ func (t *Throttle[K]) add(ns int64, key K) *backend {
 	if b := old[key]; b != nil {
 		return b
 	}
-	now := t.slot(ns)
-	if len(old) >= t.o.Capacity && now <= t.swept {
-		return nil // this was tried in this slot
-	}
-	t.swept = max(t.swept, now)
-	next := maps.Clone(old)
-	maps.DeleteFunc(next, func(_ K, b *backend) bool { return b.idle(now) })
-	defer t.backends.Store(&next)
-	if len(next) >= t.o.Capacity {
+	if len(old) >= t.o.Capacity && ns < t.sweep {
 		return nil
 	}
-	b := newBackend(now, ns)
-	next[key] = b
+	t.sweep = ns + t.width()
+	next := maps.Clone(old)
+	maps.DeleteFunc(next, func(_ K, b *backend) bool { return b.idle(t.slot(b, ns)) })
+	var b *backend
+	if len(next) < t.o.Capacity {
+		b = newBackend(ns)
+		next[key] = b
+	}
+	t.backends.Store(&next)
 	return b
 }
 

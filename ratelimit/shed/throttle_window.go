@@ -31,13 +31,13 @@ type backend struct {
 	current atomic.Int64 // the number of the current slot; it only grows
 	last    atomic.Int64 // when a request was sent, in nanoseconds from the epoch
 
+	born      int64 // when slot 0 began; immutable
 	ring      [slots]tally
 	advancing sync.Mutex // serialises the growth of current
 }
 
-func newBackend(slot, ns int64) *backend {
-	b := &backend{}
-	b.current.Store(slot)
+func newBackend(ns int64) *backend {
+	b := &backend{born: ns}
 	b.last.Store(ns)
 	return b
 }
