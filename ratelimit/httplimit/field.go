@@ -26,10 +26,10 @@ func quote(s string) (string, bool) {
 	return string(append(b, '"')), true
 }
 
-// policy writes the member of RateLimit-Policy for a limit. The quota is the burst
+// policyMember writes the member of RateLimit-Policy for a limit. The quota is the burst
 // and the window the time in which it refills or, if that is less than a second, the
 // quota is what flows in within one.
-func policy(name string, l ratelimit.Limit) string {
+func policyMember(name string, l ratelimit.Limit) string {
 	n, d, burst := l.Values()
 	refill, rest := mulDiv(burst, int64(d), n)
 	if rest > 0 {
@@ -42,10 +42,9 @@ func policy(name string, l ratelimit.Limit) string {
 	return name + ";q=" + integer(q) + ";w=" + integer(w)
 }
 
-// limits writes the member of RateLimit. A next of zero is left out; it is at most the
-// 36 years in which a burst refills.
-func limits(name string, remaining, next int64) string {
-	b := make([]byte, 0, 64)
+// appendLimits writes the member of RateLimit. A next of zero is left out; it is at most
+// the 36 years in which a burst refills.
+func appendLimits(b []byte, name string, remaining, next int64) []byte {
 	b = append(b, name...)
 	b = append(b, ";r="...)
 	b = strconv.AppendInt(b, min(remaining, maxInteger), 10)
@@ -53,7 +52,7 @@ func limits(name string, remaining, next int64) string {
 		b = append(b, ";t="...)
 		b = strconv.AppendInt(b, next, 10)
 	}
-	return string(b)
+	return b
 }
 
 func integer(n int64) string { return strconv.FormatInt(min(n, maxInteger), 10) }
@@ -81,4 +80,13 @@ func mulDiv(a, b, c int64) (q, rest int64) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	quo, rem := bits.Div64(hi, lo, uint64(c))
 	return int64(quo), int64(rem)
+}
+
+// seconds rounds up.
+func seconds(d time.Duration) int64 {
+	s := int64(d / time.Second)
+	if d%time.Second > 0 {
+		s++
+	}
+	return s
 }

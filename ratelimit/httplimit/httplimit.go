@@ -3,115 +3,302 @@ package httplimit
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"strconv"
-	"time"
+	"sync/atomic"
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
+	"github.com/evenkeel-go/evenkeel/ratelimit/shed"
 )
 
-// Options configure New. Key is required.
-type Options struct {
-	// Name identifies the policy to clients, in the fields and in the body of a
-	// refusal. It consists of printable ASCII characters. Empty means "default".
-	Name string
-
-	// Key says whose limit a request is counted against. An error or an empty key
-	// refuses the request with 400 Bad Request, in words that do not repeat the
-	// error. Answer a client that is not known (401) before this middleware.
-	Key func(*http.Request) (string, error)
-
-	// Cost says how many units a request takes: nil means one for each request of
-	// any method. A cost of 0 is free and always admitted. A cost above the burst
-	// can never be admitted: it is refused with 429 and without Retry-After. A
-	// negative cost is a fault of the server and answered with 500 Internal Server
-	// Error; nothing is given back.
-	Cost func(*http.Request) int64
-}
-
-// New returns a middleware that takes the cost of each request from the limit of
-// its key, calls the next handler if it is there, and answers 429 Too Many Requests
-// if not. Both answers carry RateLimit-Policy and RateLimit; see the package
-// documentation for what is in them.
+// New returns a middleware that takes the cost of each request from the limits of its
+// keys, calls the next handler if it is there, and answers 429 Too Many Requests if
+// not. Both answers carry RateLimit-Policy and RateLimit; see the package documentation
+// for what is in them. It is [NewLimits] for who needs no Stats.
 //
-// Returns an error that names the option when l or Key is nil or when Name cannot
-// be written as a structured field. Several middlewares may share l.
-//
-// The middleware costs what [ratelimit.Keyed.Take] and the writing of two fields
-// cost. It is safe for concurrent use by multiple goroutines.
+// The middleware is safe for concurrent use by multiple goroutines.
 func New(l *ratelimit.Keyed[string], o Options) (func(http.Handler) http.Handler, error) {
-	if l == nil {
-		return nil, errors.New("httplimit: the limiter is nil, expected one from ratelimit.NewKeyed")
+	limits, err := NewLimits(l, o)
+	if err != nil {
+		return nil, err
 	}
-	if o.Key == nil {
-		return nil, errors.New("httplimit: Options.Key is nil, expected a function that names the client")
-	}
-	if o.Name == "" {
-		o.Name = "default"
-	}
-	name, ok := quote(o.Name)
-	if !ok {
-		return nil, fmt.Errorf("httplimit: Options.Name is %q, expected printable ASCII characters", o.Name)
-	}
-	m := &middleware{
-		limiter: l,
-		options: o,
-		name:    name,
-		policy:  policy(name, l.Limit()),
-		refusal: quotaExceeded(o.Name),
-	}
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.serve(w, r, next) })
-	}, nil
+	return limits.Wrap, nil
 }
 
-// middleware is immutable.
-type middleware struct {
-	limiter *ratelimit.Keyed[string]
-	options Options
-	name    string // quoted
-	policy  string
+// Limits is the middleware of [New], with counters. Make it with [NewLimits].
+//
+// A request costs what the decision and the writing of two fields cost: with one policy
+// about three times [ratelimit.Keyed.Take] and two allocations.
+//
+// A Limits is safe for concurrent use by multiple goroutines.
+type Limits struct {
+	o        Options
+	policies []*policy // immutable
+
+	tooMany problem // the refusal of InProgress
+
+	allowed, refused, busy, shadowed, keyless, off, failed atomic.Uint64
+}
+
+// NewLimits returns a middleware for the policy of the options, with the limits of l,
+// and for those of Options.Also. Returns an error that names the option when l or a Key
+// is nil, when a name cannot be written as a structured field or is there twice, when
+// there are too many policies, or when Jitter is out of range.
+func NewLimits(l *ratelimit.Keyed[string], o Options) (*Limits, error) {
+	policies, err := o.policies(l)
+	if err != nil {
+		return nil, err
+	}
+	limits := &Limits{o: o, policies: policies}
+	if o.InProgress != nil {
+		limits.tooMany = tooManyInProgress(policies[0].Name, o.InProgress.Limit())
+	}
+	return limits, nil
+}
+
+// Wrap returns the handler that decides, and calls next for what is admitted.
+func (l *Limits) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.serve(w, r, next) })
+}
+
+// Stats is a snapshot of what a [Limits] has done.
+type Stats struct {
+	// Allowed counts the requests that went on to the next handler with a decision,
+	// Refused those that were answered with 429, and Keyless those with 400 because a
+	// key was missing.
+	Allowed, Refused, Keyless uint64
+
+	// Busy counts the requests that InProgress refused, or would have.
+	Busy uint64
+
+	// Shadowed counts the requests that the mode Shadow let through and that Enforce
+	// would have refused, for want of units or of a key. They are not in Allowed.
+	Shadowed uint64
+
+	// Off counts the requests that passed by the kill switch.
+	Off uint64
+
+	// Failed counts the failures of the middleware itself. For each of them a policy
+	// was left out, or a hook was cut short.
+	Failed uint64
+
+	// Policies says how many requests each policy refused, or would have.
+	Policies []PolicyStats
+}
+
+// PolicyStats is the part of one policy in [Stats].
+type PolicyStats struct {
+	Name    string
+	Refused uint64
+}
+
+// Stats returns the counters. They are read one after the other.
+func (l *Limits) Stats() Stats {
+	s := Stats{
+		Allowed: l.allowed.Load(), Refused: l.refused.Load(), Keyless: l.keyless.Load(), Busy: l.busy.Load(),
+		Shadowed: l.shadowed.Load(), Off: l.off.Load(), Failed: l.failed.Load(),
+	}
+	for _, p := range l.policies {
+		s.Policies = append(s.Policies, PolicyStats{p.Name, p.refused.Load()})
+	}
+	return s
+}
+
+// policy is a Policy that was checked. Its fields but the last two are immutable.
+type policy struct {
+	Policy
+	quoted  string // Name, as a structured field
 	refusal problem
+
+	texts   policyTexts
+	refused atomic.Uint64
 }
 
-func (m *middleware) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	key, err := m.options.Key(r)
-	if err != nil || key == "" {
-		noKey.write(w)
+func (l *Limits) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	mode := l.mode(r)
+	if mode == Off {
+		l.off.Add(1)
+		next.ServeHTTP(w, r)
 		return
 	}
-	cost := int64(1)
-	if m.options.Cost != nil {
-		if cost = m.options.Cost(r); cost < 0 {
-			badCost.write(w)
+	var buf [4]ask
+	asks, err := l.asks(buf[:0], r)
+	switch {
+	case err != nil:
+		l.nobody(w, r, next, mode)
+	case len(asks) == 0:
+		l.allowed.Add(1)
+		next.ServeHTTP(w, r)
+	case l.o.InProgress != nil && asks[0].policy == l.policies[0]:
+		l.serveInProgress(w, r, next, mode, asks)
+	default:
+		l.serveLimited(w, r, next, mode, asks)
+	}
+}
+
+// serveInProgress asks for a place of the key before anything is charged.
+func (l *Limits) serveInProgress(w http.ResponseWriter, r *http.Request, next http.Handler, mode Mode, asks []ask) {
+	permit, err := l.o.InProgress.Acquire(asks[0].key)
+	if err != nil {
+		l.busy.Add(1)
+		if mode == Enforce {
+			w.Header()["Retry-After"] = []string{strconv.FormatInt(spread(1, l.o.Jitter, rand.Int64N), 10)}
+			l.tooMany.write(w)
 			return
 		}
 	}
-	d := m.limiter.Take(key, cost)
-
-	h := w.Header()
-	reset := untilNextUnit(d, m.limiter.Limit())
-	if !d.Allowed && d.RetryAfter >= 0 {
-		retry := max(1, seconds(d.RetryAfter))
-		reset = min(reset, retry)
-		h.Set("Retry-After", strconv.FormatInt(retry, 10))
-	}
-	// These are the canonical forms of RateLimit-Policy and RateLimit: field names
-	// have no case.
-	h.Add("Ratelimit-Policy", m.policy)
-	h.Add("Ratelimit", limits(m.name, d.Remaining, reset))
-	if !d.Allowed {
-		m.refusal.write(w)
-		return
-	}
-	next.ServeHTTP(w, r)
+	defer permit.Release(shed.Success)
+	l.serveLimited(w, r, next, mode, asks)
 }
 
-// seconds rounds up.
-func seconds(d time.Duration) int64 {
-	s := int64(d / time.Second)
-	if d%time.Second > 0 {
-		s++
+// serveLimited decides, and calls the next handler or refuses.
+func (l *Limits) serveLimited(w http.ResponseWriter, r *http.Request, next http.Handler, mode Mode, asks []ask) {
+	d, bill, err := l.decide(asks)
+	if err != nil {
+		l.fail(r, err)
+		next.ServeHTTP(w, r)
+		return
 	}
-	return s
+	refusing := asks[0].policy
+	for i := range asks {
+		if asks[i].policy.Name == d.Name {
+			refusing = asks[i].policy
+		}
+	}
+	l.count(mode, d.Allowed, refusing)
+	if l.o.OnDecision != nil {
+		l.hook(r, mode, d)
+	}
+	if mode == Enforce {
+		l.tell(w.Header(), asks, d)
+		if !d.Allowed {
+			refusing.refusal.write(w)
+			return
+		}
+	}
+	if bill == nil {
+		next.ServeHTTP(w, r)
+		return
+	}
+	defer bill.settle()
+	next.ServeHTTP(w, r.WithContext(bill.in(r.Context())))
+}
+
+// nobody answers a request that has no key.
+func (l *Limits) nobody(w http.ResponseWriter, r *http.Request, next http.Handler, mode Mode) {
+	if mode == Shadow {
+		l.shadowed.Add(1)
+		next.ServeHTTP(w, r)
+		return
+	}
+	l.keyless.Add(1)
+	noKey.write(w)
+}
+
+func (l *Limits) count(mode Mode, allowed bool, p *policy) {
+	switch {
+	case allowed:
+		l.allowed.Add(1)
+		return
+	case mode == Shadow:
+		l.shadowed.Add(1)
+	default:
+		l.refused.Add(1)
+	}
+	p.refused.Add(1)
+}
+
+// asks returns what the policies that apply ask for. An error says that a key is missing.
+func (l *Limits) asks(asks []ask, r *http.Request) ([]ask, error) {
+	for _, p := range l.policies {
+		a, err := l.ask(p, r)
+		if err != nil {
+			return nil, err
+		}
+		if a.policy != nil {
+			asks = append(asks, a)
+		}
+	}
+	return asks, nil
+}
+
+// ask is what one policy asks for one request.
+type ask struct {
+	policy *policy
+	key    string
+	cost   int64
+	limit  ratelimit.Limit // of the key
+	d      ratelimit.Decision
+}
+
+// ask calls the functions of a policy. The policy is nil if it does not apply, or if
+// they failed. An error says that the request has no key.
+func (l *Limits) ask(p *policy, r *http.Request) (a ask, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a, err = ask{}, nil
+			l.fail(r, &PanicError{v, debug.Stack()})
+		}
+	}()
+	if p.When != nil && !p.When(r) {
+		return ask{}, nil
+	}
+	key, err := p.Key(r)
+	switch {
+	case err != nil && errors.Is(err, ErrPass):
+		l.fail(r, err)
+		return ask{}, nil
+	case err != nil:
+		return ask{}, err
+	case key == "":
+		return ask{}, ErrNoKey
+	}
+	cost := int64(1)
+	if p.Cost != nil {
+		if cost = p.Cost(r); cost < 0 {
+			l.fail(r, fmt.Errorf("%w: the Cost of policy %q is %d, expected 0 or more", ErrCost, p.Name, cost))
+			return ask{}, nil
+		}
+	}
+	return ask{policy: p, key: key, cost: cost, limit: p.Limiter.LimitOf(key)}, nil
+}
+
+// mode calls Options.Mode. A switch that is broken is off.
+func (l *Limits) mode(r *http.Request) (m Mode) {
+	if l.o.Mode == nil {
+		return Enforce
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			m = Off
+			l.fail(r, &PanicError{v, debug.Stack()})
+		}
+	}()
+	return l.o.Mode(r)
+}
+
+// hook calls OnDecision.
+func (l *Limits) hook(r *http.Request, mode Mode, d ratelimit.Decision) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.fail(r, &PanicError{v, debug.Stack()})
+		}
+	}()
+	l.o.OnDecision(r, mode, d)
+}
+
+// fail counts and reports a failure of our own.
+func (l *Limits) fail(r *http.Request, err error) {
+	l.failed.Add(1)
+	if l.o.OnError == nil {
+		return
+	}
+	defer func() {
+		if recover() != nil {
+			l.failed.Add(1)
+		}
+	}()
+	l.o.OnError(r, err)
 }

@@ -2,6 +2,7 @@ package httplimit
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -27,8 +28,10 @@ var (
 		Title: http.StatusText(http.StatusBadRequest), Status: http.StatusBadRequest,
 		Detail: "The request does not say on whose behalf it is made.",
 	})
-	badCost = newProblem(details{
-		Title: http.StatusText(http.StatusInternalServerError), Status: http.StatusInternalServerError,
+	shedding = newProblem(details{
+		Type:   "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+		Title:  "Request cannot be satisfied due to temporary server capacity constraints",
+		Status: http.StatusServiceUnavailable,
 	})
 )
 
@@ -38,6 +41,17 @@ func quotaExceeded(policy string) problem {
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
 		Title:    "Request cannot be satisfied as assigned quota has been exceeded",
 		Status:   http.StatusTooManyRequests,
+		Violated: []string{policy},
+	})
+}
+
+// tooManyInProgress is the same for a limit on what is in progress.
+func tooManyInProgress(policy string, limit int) problem {
+	return newProblem(details{
+		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
+		Title:    "Request cannot be satisfied as assigned quota has been exceeded",
+		Status:   http.StatusTooManyRequests,
+		Detail:   fmt.Sprintf("There are %d requests in progress already.", limit),
 		Violated: []string{policy},
 	})
 }
@@ -53,8 +67,8 @@ func newProblem(d details) problem {
 
 func (p problem) write(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Content-Length", p.length)
+	values := &[2]string{"application/problem+json", p.length}
+	h["Content-Type"], h["Content-Length"] = values[0:1:1], values[1:2:2]
 	w.WriteHeader(p.status)
 	_, _ = w.Write(p.body) // the client has gone: nothing to do
 }

@@ -1,0 +1,171 @@
+package httplimit
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit"
+)
+
+// decide charges all that is asked for, or nothing. The Decision of each is left in its
+// ask, the one of all is returned. An error means that a function of a limiter panicked.
+func (l *Limits) decide(asks []ask) (d ratelimit.Decision, b *bill, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{v, debug.Stack()}
+		}
+	}()
+	first := &asks[0]
+	switch {
+	case l.o.Settle && first.policy == l.policies[0]:
+		return reserve(asks)
+	case len(asks) == 1:
+		first.d = first.policy.Limiter.Take(first.key, first.cost)
+		first.d.Name = first.policy.Name
+		return first.d, nil, nil
+	default:
+		return takeAll(asks), nil, nil
+	}
+}
+
+// takeAll decides several together.
+func takeAll(asks []ask) ratelimit.Decision {
+	var buf [4]ratelimit.Want
+	wants := buf[:0]
+	for i := range asks {
+		a := &asks[i]
+		wants = append(wants, a.policy.Limiter.Want(a.key, a.cost).Named(a.policy.Name))
+	}
+	d := ratelimit.All(wants...)
+	for i := range asks {
+		if a := &asks[i]; a.policy.Name == d.Name {
+			a.d = d
+		} else {
+			a.d = a.policy.Limiter.Peek(a.key, 0)
+		}
+	}
+	return d
+}
+
+// reserve charges the first as an estimate that can be corrected, and takes the others.
+// When one of those refuses, the estimate is given back. A request for the same key that
+// comes in between is decided as if the estimate stood.
+func reserve(asks []ask) (ratelimit.Decision, *bill, error) {
+	first := &asks[0]
+	b := &bill{}
+	var err error
+	b.reservation, err = first.policy.Limiter.Reserve(first.key, first.cost, 0)
+	first.d = first.policy.Limiter.Peek(first.key, 0)
+	first.d.Name = first.policy.Name
+	if limited, ok := errors.AsType[*ratelimit.LimitError](err); ok {
+		first.d.Allowed = false
+		first.d.RetryAfter = limited.RetryAfter
+		for i := range asks[1:] {
+			a := &asks[i+1]
+			a.d = a.policy.Limiter.Peek(a.key, 0)
+		}
+		return first.d, nil, nil
+	}
+	if err != nil {
+		return ratelimit.Decision{}, nil, err
+	}
+	if len(asks) == 1 {
+		return first.d, b, nil
+	}
+	// What panics here is a function of a limiter: nothing must stay charged for it.
+	taken := false
+	defer func() {
+		if !taken {
+			b.reservation.Cancel()
+		}
+	}()
+	d := takeAll(asks[1:])
+	taken = d.Allowed
+	if !taken {
+		return d, nil, nil
+	}
+	if first.d.Remaining < d.Remaining {
+		d = first.d
+	}
+	return d, b, nil
+}
+
+// tell adds the fields of a decision: one member for each policy.
+func (l *Limits) tell(h http.Header, asks []ask, d ratelimit.Decision) {
+	retry := int64(-1)
+	if !d.Allowed && d.RetryAfter >= 0 {
+		retry = max(1, seconds(d.RetryAfter))
+		h["Retry-After"] = []string{strconv.FormatInt(spread(retry, l.o.Jitter, rand.Int64N), 10)}
+	}
+	var (
+		buf    [128]byte
+		limits = buf[:0]
+		policy string
+	)
+	for i := range asks {
+		a := &asks[i]
+		reset := untilNextUnit(a.d, a.limit)
+		if retry > 0 && a.policy.Name == d.Name {
+			reset = min(reset, retry)
+		}
+		text := a.policy.texts.of(a.policy.quoted, a.limit)
+		if i == 0 {
+			policy = text
+		} else {
+			policy += ", " + text
+			limits = append(limits, ", "...)
+		}
+		limits = appendLimits(limits, a.policy.quoted, a.d.Remaining, reset)
+	}
+	// These are the canonical forms of RateLimit-Policy and RateLimit: field names
+	// have no case. One allocation serves both.
+	values := &[2]string{policy, string(limits)}
+	add(h, "Ratelimit-Policy", values[0:1:1])
+	add(h, "Ratelimit", values[1:2:2])
+}
+
+func add(h http.Header, name string, values []string) {
+	if have := h[name]; len(have) > 0 {
+		values = append(have, values...)
+	}
+	h[name] = values
+}
+
+// policyTexts remembers the members of RateLimit-Policy of the limits that a policy
+// has. The zero value is ready. It is safe for concurrent use.
+type policyTexts struct {
+	last  atomic.Pointer[policyText] // most policies have one limit
+	mu    sync.Mutex
+	known map[ratelimit.Limit]*policyText // guarded by mu; at most maxTexts
+}
+
+type policyText struct {
+	limit ratelimit.Limit
+	text  string
+}
+
+// maxTexts bounds what is remembered, for limits that are computed.
+const maxTexts = 64
+
+func (t *policyTexts) of(name string, l ratelimit.Limit) string {
+	if last := t.last.Load(); last != nil && last.limit == l {
+		return last.text
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known, ok := t.known[l]
+	if !ok {
+		known = &policyText{l, policyMember(name, l)}
+		if t.known == nil || len(t.known) == maxTexts {
+			t.known = map[ratelimit.Limit]*policyText{}
+		}
+		t.known[l] = known
+	}
+	t.last.Store(known)
+	return known.text
+}

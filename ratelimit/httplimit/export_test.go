@@ -1,0 +1,28 @@
+package httplimit
+
+import (
+	"net/http"
+	"time"
+)
+
+// OutcomeOf is the judgement of a request by the middleware Shed.
+var OutcomeOf = outcomeOf
+
+// RetryAfter reads the field of that name.
+func RetryAfter(h http.Header, now time.Time) time.Duration { return retryAfter(h, now) }
+
+// Exhausted reads the lines of RateLimit.
+func Exhausted(lines ...string) time.Duration { return exhausted(lines) }
+
+// ForwardedFor reads one element of Forwarded.
+var ForwardedFor = forwardedFor
+
+// CutLastElement cuts a Forwarded field.
+var CutLastElement = cutLastElement
+
+// Paused returns the number of keys that are remembered as paused.
+func (t *Transport) Paused() int {
+	t.pauses.mu.Lock()
+	defer t.pauses.mu.Unlock()
+	return len(t.pauses.ends)
+}

@@ -1,0 +1,186 @@
+package httplimit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit"
+	"github.com/evenkeel-go/evenkeel/ratelimit/shed"
+)
+
+// Transport is an [http.RoundTripper] for polite clients: it keeps to a limit of its own
+// before it sends, and stays away as long as a server asks it to.
+//
+// A server asks by Retry-After in a 429 or a 503, in seconds or as a date, and by a
+// RateLimit field that says that nothing is left (r=0) and when there will be (t). Until
+// then requests with the same key wait. One whose context would end before is not sent
+// at all: it fails at once with a *[PauseError].
+//
+// A Transport sends each request once. The 429 or 503 itself is the caller's to read,
+// and to try again if the request may be; the next attempt then waits by itself.
+//
+// The zero value is ready to use. Set the fields before first use and do not change or
+// copy the Transport after it. It remembers at most 1024 keys that are paused; of more, those
+// whose pause ends soonest are forgotten. Besides the waits a request
+// costs one lock and one look-up.
+//
+// A Transport is safe for concurrent use by multiple goroutines.
+type Transport struct {
+	// Base sends the requests. Nil means [http.DefaultTransport].
+	Base http.RoundTripper
+
+	// Key says which requests share a limit and a pause. Nil means those with the same
+	// host in the URL. If a server limits each endpoint or account for itself, so
+	// should the key.
+	Key func(*http.Request) string
+
+	// Limiter, if set, has the limit that requests with a key keep to. They wait in
+	// the order in which they came, and fail at once with a
+	// *[ratelimit.LimitError] if their context would end before their turn.
+	Limiter *ratelimit.Keyed[string]
+
+	// Throttle, if set, rejects requests here that the server would refuse anyway, with
+	// a *[shed.Error]. It asks before the waits, and learns from the answers: a 429 or
+	// 503, an error of the connection or a deadline that passed is a refusal. Class is
+	// the class that it is given: nil means [shed.Default] for all.
+	Throttle *shed.Throttle[string]
+	Class    func(*http.Request) shed.Class
+
+	// MaxPause bounds what a server may ask for: a longer wait is cut to it. 0 means
+	// one minute; negative means that servers are not heeded.
+	MaxPause time.Duration
+
+	pauses pauses
+}
+
+// PauseError says that a request was not sent, because the server had asked not to be
+// called until after the end of the request's context. It wraps [ratelimit.ErrLimited].
+type PauseError struct {
+	// Key is the key of the request, its host if Transport.Key is nil.
+	Key string
+
+	// RetryAfter is how long the pause would have lasted.
+	RetryAfter time.Duration
+}
+
+// Error names the key and the wait.
+func (e *PauseError) Error() string {
+	return fmt.Sprintf("httplimit: %s asked not to be called for another %v", e.Key, e.RetryAfter)
+}
+
+// Unwrap returns [ratelimit.ErrLimited].
+func (e *PauseError) Unwrap() error { return ratelimit.ErrLimited }
+
+// defaultMaxPause is the bound when MaxPause is 0.
+const defaultMaxPause = time.Minute
+
+// RoundTrip waits for the pause of the key and for the limiter, sends the request, and
+// heeds the answer. While it waits it ends with the request's context.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	key := r.URL.Host
+	if t.Key != nil {
+		key = t.Key(r)
+	}
+	call, err := t.admit(r, key)
+	if err == nil {
+		err = t.wait(r.Context(), key)
+	}
+	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // as a RoundTripper must
+		}
+		return nil, err
+	}
+	base := t.Base
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	res, err := base.RoundTrip(r)
+	if err == nil {
+		t.heed(key, res)
+	}
+	if err == nil || !errors.Is(r.Context().Err(), context.Canceled) {
+		call.Done(err == nil && !refused(res))
+	}
+	return res, err
+}
+
+// admit asks the throttle. A call that is not sent is never ended, and not counted.
+func (t *Transport) admit(r *http.Request, key string) (shed.Call, error) {
+	if t.Throttle == nil {
+		return shed.Call{}, nil
+	}
+	class := shed.Default
+	if t.Class != nil {
+		class = t.Class(r)
+	}
+	return t.Throttle.Allow(key, class)
+}
+
+func refused(res *http.Response) bool {
+	return res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusServiceUnavailable
+}
+
+// wait returns when a request may be sent.
+func (t *Transport) wait(ctx context.Context, key string) error {
+	charged := t.Limiter == nil
+	for {
+		// A pause may begin while the limiter is waited for, so look last.
+		if pause := t.pauses.left(key); pause > 0 {
+			if err := sleep(ctx, key, pause); err != nil {
+				return err
+			}
+			continue
+		}
+		if charged {
+			return ctx.Err()
+		}
+		if err := t.Limiter.Wait(ctx, key, 1); err != nil {
+			return err
+		}
+		charged = true
+	}
+}
+
+func sleep(ctx context.Context, key string, d time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return &PauseError{key, d}
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// heed begins a pause if the server asks for one. An answer out of a cache, which has an
+// Age, is old news.
+func (t *Transport) heed(key string, res *http.Response) {
+	if t.MaxPause < 0 {
+		return
+	}
+	now := time.Now()
+	var pause time.Duration
+	if refused(res) {
+		pause = retryAfter(res.Header, now)
+	}
+	if lines := res.Header["Ratelimit"]; len(lines) > 0 && res.Header.Get("Age") == "" {
+		pause = max(pause, exhausted(lines))
+	}
+	most := t.MaxPause
+	if most == 0 {
+		most = defaultMaxPause
+	}
+	if pause = min(pause, most); pause > 0 {
+		t.pauses.until(key, now, pause)
+	}
+}
