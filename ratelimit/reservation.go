@@ -22,6 +22,7 @@ type Reservation struct {
 	end      int64 // the word that the charge left
 	refunded int64 // what was given back in the middle of the queue before the charge, or less
 	act      int64 // when the units may be used, in nanoseconds from the epoch
+	delayed  bool  // that was later than the charge
 
 	state *state // of limiter
 	slot  slot   // of table
@@ -58,7 +59,7 @@ func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reser
 		}
 		if s.word.CompareAndSwap(word, end) {
 			return Reservation{
-				limiter: l, state: s, n: n, end: end, refunded: refunded, act: ns + int64(delay),
+				limiter: l, state: s, n: n, end: end, refunded: refunded, act: ns + int64(delay), delayed: delay > 0,
 			}, delay, nil
 		}
 	}
@@ -152,9 +153,10 @@ func (r *Reservation) giveBack(l *Limiter, n int64) {
 	//     r.end, so its term is at most word - r.end + now.
 	//
 	// What was given back since, from the middle of the queue, has lowered the
-	// word without lowering these terms, and counts against them (given). Only a
-	// cancellation of the very last charge is left out of refunded: after it all
-	// is as if the charge had never been.
+	// word without lowering these terms, and counts against them (given). Only what
+	// the very last charge gives back is left out of refunded: after it all is as if
+	// the charge had never been, or had been smaller. But one that keeps a part and
+	// had to wait has waited for its whole size: its t is later than end - tol.
 	//
 	// Order matters. refunded is raised before the word is lowered and read
 	// after the word is loaded, and the clock is read after that, so that each of
@@ -178,14 +180,17 @@ func (r *Reservation) giveBack(l *Limiter, n int64) {
 		}
 		cost := mulDiv(n, s.cost, 1)
 		behind := word + given - r.end
-		if behind == 0 {
+		if behind == 0 && !r.shrinks(n) {
 			if s.word.CompareAndSwap(word, word-min(cost, word-lowest)) {
 				return
 			}
 			continue
 		}
-		now := s.clamp(int64(time.Since(l.epoch)) - s.base)
-		back := min(cost, s.tol-behind-given, r.end-now-given)
+		back := min(cost, word-lowest)
+		if behind != 0 {
+			now := s.clamp(int64(time.Since(l.epoch)) - s.base)
+			back = min(cost, s.tol-behind-given, r.end-now-given)
+		}
 		if back <= 0 {
 			return
 		}
@@ -196,6 +201,9 @@ func (r *Reservation) giveBack(l *Limiter, n int64) {
 		own += back
 	}
 }
+
+// shrinks reports whether to give back n units leaves a smaller charge that had to wait.
+func (r *Reservation) shrinks(n int64) bool { return r.delayed && n < r.n }
 
 // follow finds the place of r in the state that took the place of its own, and
 // reports whether there is one.

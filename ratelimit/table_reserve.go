@@ -78,7 +78,7 @@ func (t *table) reserve(tag uint64, ns, n int64, most time.Duration, c *core, la
 	}
 	b := &t.books[t.setOf(tag)]
 	return Reservation{
-		table: t, n: n, end: next, refunded: b.given[p.way], act: ns + int64(delay),
+		table: t, n: n, end: next, refunded: b.given[p.way], act: ns + int64(delay), delayed: delay > 0,
 		slot: slot{core: *c, tag: tag, base: t.base, way: p.way, turn: b.turns[p.way]},
 	}, delay, nil
 }
@@ -108,7 +108,7 @@ func (t *table) giveBack(r *Reservation, n int64) {
 	if back <= 0 {
 		return
 	}
-	if behind != 0 {
+	if behind != 0 || r.shrinks(n) {
 		b.given[way] += back
 	}
 	s.word[way] -= back
