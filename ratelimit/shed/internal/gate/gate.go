@@ -145,13 +145,8 @@ func (g *Gate[T]) Room(now time.Duration, class int) (Reason, Chain[T]) {
 // Enqueue puts w into the queue, where Room has made room for it.
 func (g *Gate[T]) Enqueue(now time.Duration, class int, w *Waiter[T]) {
 	g.advance(now)
-	for c, above := Top, 0; c >= 0; c-- {
-		if above += g.length[c]; above > 0 {
-			break
-		}
-		if c <= class {
-			g.empty[c] = g.now
-		}
+	for c := Top; c >= 0 && g.length[c] == 0; c-- {
+		g.empty[c] = g.now
 	}
 	w.class, w.state, w.reason = int8(class), Queued, None
 	w.deadline = max(g.empty[class]+g.options.Interval, g.now+g.options.Target)
@@ -180,6 +175,7 @@ func (g *Gate[T]) Arrive(now time.Duration, class int, w *Waiter[T]) Chain[T] {
 // Leave ends a request in progress. The chain is of those that start in its place, and
 // of those that had to go. It does nothing when nothing is in progress.
 func (g *Gate[T]) Leave(now time.Duration) (settled Chain[T]) {
+	g.advance(now)
 	if g.inflight == 0 {
 		return settled
 	}
@@ -217,6 +213,7 @@ func (g *Gate[T]) Remove(w *Waiter[T]) bool {
 // SetLimit changes the limit. The chain is of those that start when it rises. When
 // it falls below what is in progress, nothing starts until enough has left.
 func (g *Gate[T]) SetLimit(now time.Duration, limit int) (settled Chain[T]) {
+	g.advance(now)
 	g.setLimit(limit)
 	if g.waiting > 0 {
 		settled = g.Expire(now)
