@@ -47,14 +47,14 @@ func (w Want) Named(name string) Want {
 //
 // All holds the limits while it decides, for some tens of nanoseconds each, and those who
 // ask for them meanwhile wait. The same limit may be wanted several times, and All without
-// wants is granted. Up to 8 wants nothing is allocated. It is safe for concurrent use by
+// wants is granted. Up to 4 wants nothing is allocated. It is safe for concurrent use by
 // multiple goroutines, also with the other methods of the limits, and never deadlocks:
 // everybody takes hold in the same order.
 //
 // It models the hierarchical limits of Stripe and GitHub. Peers ask one limit after the
 // other, and have charged the first when the second refuses.
 func All(wants ...Want) Decision {
-	var few [8]grip
+	var few [4]grip
 	grips := gripsOf(few[:0], wants)
 	if len(grips) > 0 {
 		// One reading of the clock, which counts from another epoch for each.
@@ -69,7 +69,7 @@ func All(wants ...Want) Decision {
 
 // AllAt is All at a time of the caller's choice, as [Limiter.TakeAt] is.
 func AllAt(now time.Time, wants ...Want) Decision {
-	var few [8]grip
+	var few [4]grip
 	grips := gripsOf(few[:0], wants)
 	for i := range grips {
 		grips[i].ns = sinceEpoch(grips[i].want.epoch(), now)
@@ -78,13 +78,17 @@ func AllAt(now time.Time, wants ...Want) Decision {
 }
 
 // gripsOf appends a grip for each want of something, in the order in which to take hold.
+// There are few, and grips are large: they are sorted by insertion.
 func gripsOf(grips []grip, wants []Want) []grip {
 	for i := range wants {
-		if w := &wants[i]; w.limiter != nil || w.table != nil {
-			grips = append(grips, grip{want: w})
+		if wants[i].limiter == nil && wants[i].table == nil {
+			continue
+		}
+		grips = append(grips, grip{want: wants[i]})
+		for j := len(grips) - 1; j > 0 && inOrder(&grips[j], &grips[j-1]) < 0; j-- {
+			grips[j], grips[j-1] = grips[j-1], grips[j]
 		}
 	}
-	slices.SortFunc(grips, inOrder)
 	return grips
 }
 

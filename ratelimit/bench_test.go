@@ -148,3 +148,37 @@ func BenchmarkKeyed(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkAll(b *testing.B) {
+	site := newLimiter(b, plenty)
+	tenants, users := newKeyed[string](b, plenty.Burst(1e6), 1000), newKeyed[string](b, plenty.Burst(1e6), 1000)
+	scarce := newLimiter(b, scarce)
+	scarce.Allow()
+	for _, bm := range []struct {
+		name string
+		op   func() bool
+	}{
+		{"op=floor", func() bool { return users.Allow("ann") && tenants.Allow("acme") && site.Allow() }}, // charges one by one
+		{"op=admit", func() bool {
+			return ratelimit.All(users.Want("ann", 1), tenants.Want("acme", 1), site.Want(1)).Allowed
+		}},
+		{"op=refuse", func() bool {
+			return ratelimit.All(users.Want("ann", 1), tenants.Want("acme", 1), scarce.Want(1)).Allowed
+		}},
+	} {
+		b.Run(bm.name+"/contended=no", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				bm.op()
+			}
+		})
+		b.Run(bm.name+"/contended=yes", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					bm.op()
+				}
+			})
+		})
+	}
+}

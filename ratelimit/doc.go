@@ -41,13 +41,18 @@
 //		return errBusy
 //	}
 //
-// [Limiter] is one limit and [Keyed] is one for each key, in memory of fixed size.
-// Both have Allow for one unit and Take for several; Take returns a [Decision] that
-// says how much is left and when to come again. [Limiter.Wait] sleeps until the
-// units are there, in the order of asking, and [Limiter.Reserve] promises them for
-// later and can be cancelled. TakeAt takes the time from the caller, for replays and
-// tests. [ParseLimit] reads a limit from a configuration. The package httplimit is a
-// middleware for net/http.
+// [Limiter] is one limit and [Keyed] is one for each key, in memory of fixed size; with
+// [NewKeyedBy] each key has a limit of its own. Both have Allow for one unit and Take for
+// several; Take returns a [Decision] that says how much is left and when to come again.
+// Wait sleeps until the units are there, in the order of asking, and Reserve promises
+// them for later. A [Reservation] can be cancelled, or settled when the true cost of a
+// query is known. TakeUpTo takes what is there, Peek only looks. TakeAt takes the time
+// from the caller, for replays and tests. [All] asks several limits at once, all or
+// nothing. [ParseLimit] reads a limit from a configuration.
+//
+// The package httplimit is a middleware for net/http, the module grpclimit has the
+// interceptors for gRPC, and the package shed limits what is in progress and sheds what
+// is too much for the server. Which limiter is for what: docs/which-limiter.md.
 //
 // # The guarantee
 //
@@ -64,7 +69,7 @@
 //
 // A rate is not a capacity. It keeps clients from each other; it does not know what
 // the server can bear today, and a thousand clients within their limits can be too
-// many. That needs a limit on what is in progress.
+// many. That needs a limit on what is in progress: the package shed.
 //
 // # Sources
 //

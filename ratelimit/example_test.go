@@ -135,3 +135,114 @@ func ExampleKeyed_Stats() {
 	fmt.Printf("%+v\n", users.Stats())
 	// Output: {Capacity:2002 Resident:2 Live:2 Allowed:2 Denied:2 Inherited:0}
 }
+
+func ExampleAll() {
+	site, err := ratelimit.NewLimiter(ratelimit.Per(1000, time.Hour))
+	if err != nil {
+		panic(err)
+	}
+	tenants, err := ratelimit.NewKeyed[string](ratelimit.Per(100, time.Hour), ratelimit.KeyedOptions{})
+	if err != nil {
+		panic(err)
+	}
+	users, err := ratelimit.NewKeyed[string](ratelimit.Per(2, time.Hour), ratelimit.KeyedOptions{})
+	if err != nil {
+		panic(err)
+	}
+	for range 3 {
+		d := ratelimit.All(
+			site.Want(1).Named("site"),
+			tenants.Want("acme", 1).Named("tenant"),
+			users.Want("ann@acme", 1).Named("user"),
+		)
+		fmt.Println(d.Allowed, d.Name, d.Remaining, "left; the tenant has", tenants.Peek("acme", 0).Remaining)
+	}
+	// Output:
+	// true user 1 left; the tenant has 99
+	// true user 0 left; the tenant has 98
+	// false user 0 left; the tenant has 98
+}
+
+// The cost of a query is known when it has run. Charge an estimate, and correct it.
+func ExampleReservation_Settle() {
+	users, err := ratelimit.NewKeyed[string](ratelimit.Per(1000, time.Hour), ratelimit.KeyedOptions{})
+	if err != nil {
+		panic(err)
+	}
+	query := func(estimate, actual int64) {
+		r, err := users.Reserve("ann", estimate, 0)
+		if err != nil {
+			fmt.Println("refused")
+			return
+		}
+		defer r.Settle(actual)
+	}
+	query(500, 20)
+	fmt.Println(users.Peek("ann", 0).Remaining)
+	query(100, 1500) // it goes into debt, and pays it before it asks again
+	query(1, 1)
+	// Output:
+	// 980
+	// refused
+}
+
+// Each customer has the limit of its plan, and a plan may change at any time.
+func ExampleNewKeyedBy() {
+	plans := map[string]ratelimit.Limit{"free": ratelimit.Per(1, time.Hour), "pro": ratelimit.Per(1000, time.Hour)}
+	planOf := map[string]string{"ann": "free", "bob": "pro"}
+	customers, err := ratelimit.NewKeyedBy(func(customer string) ratelimit.Limit {
+		return plans[planOf[customer]]
+	}, ratelimit.KeyedOptions{})
+	if err != nil {
+		panic(err)
+	}
+	for range 2 {
+		fmt.Println(customers.Allow("ann"), customers.Allow("bob"), customers.Allow("somebody else"))
+	}
+	// Output:
+	// true true false
+	// false true false
+}
+
+// A burst of 1 shapes: however the work arrives, it leaves at an even pace.
+func ExampleLimiter_Wait_shaping() {
+	limiter, err := ratelimit.NewLimiter(ratelimit.Per(100, time.Second).Burst(1))
+	if err != nil {
+		panic(err)
+	}
+	started := time.Now()
+	for range 4 {
+		if err := limiter.Wait(context.Background(), 1); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println(time.Since(started) >= 30*time.Millisecond)
+	// Output: true
+}
+
+func ExampleLimiter_TakeUpTo() {
+	limiter, err := ratelimit.NewLimiter(ratelimit.Per(10, time.Hour))
+	if err != nil {
+		panic(err)
+	}
+	for range 3 {
+		n, _ := limiter.TakeUpTo(7) // a batch of what may be sent now
+		fmt.Println(n)
+	}
+	// Output:
+	// 7
+	// 3
+	// 0
+}
+
+func ExampleKeyed_All() {
+	users, err := ratelimit.NewKeyed[string](ratelimit.Per(60, time.Hour), ratelimit.KeyedOptions{Labels: 32})
+	if err != nil {
+		panic(err)
+	}
+	users.Take("ann", 30)
+	for user, left := range users.All() {
+		fmt.Println(user, "has all of it again in", left.Round(time.Minute))
+	}
+	// Output: ann has all of it again in 30m0s
+}

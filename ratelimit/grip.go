@@ -7,7 +7,7 @@ import (
 
 // grip is the hold that All has on a want.
 type grip struct {
-	want   *Want
+	want   Want
 	ns     int64 // the time, from the limit's own epoch
 	leader int   // the index of the first grip of the same lock, which has taken it
 
@@ -23,7 +23,7 @@ type grip struct {
 
 // inOrder compares grips by the order in which All takes hold. Tables come before
 // limiters: who waits for the lock of a set should hold no word, for which others spin.
-func inOrder(a, b grip) int {
+func inOrder(a, b *grip) int {
 	l, m := a.want.limiter, b.want.limiter
 	t, u := a.want.table, b.want.table
 	switch {
@@ -45,7 +45,7 @@ func holdAll(grips []grip) {
 		var stale *grip
 		for i := range grips {
 			g := &grips[i]
-			if g.leader = i; i > 0 && inOrder(grips[i-1], *g) == 0 {
+			if g.leader = i; i > 0 && inOrder(&grips[i-1], g) == 0 {
 				g.leader = grips[i-1].leader
 			} else if !g.hold() && stale == nil {
 				stale = g
@@ -97,7 +97,7 @@ func (g *grip) core(leader *grip) *core {
 // charge charges the want, for the time being, and says what comes of it. A want that is
 // refused is charged too, so that another want of the same limit counts it.
 func (g *grip) charge(leader *grip) (d Decision) {
-	w, c := g.want, g.core(leader)
+	w, c := &g.want, g.core(leader)
 	if w.limiter != nil {
 		g.place.word, g.place.now = leader.next, leader.place.now
 	} else {
@@ -124,7 +124,7 @@ func (g *grip) charge(leader *grip) (d Decision) {
 
 // keep makes the charge final.
 func (g *grip) keep() {
-	if w := g.want; w.table != nil {
+	if w := &g.want; w.table != nil {
 		w.table.tally(&g.place, true)
 		if g.charged && g.place.newcomer {
 			w.table.takeOver(&g.place, w.tag, w.label)
@@ -135,7 +135,7 @@ func (g *grip) keep() {
 // letGo takes the charge back, unless it is kept, and if it has the lock, or the word,
 // lets go of it.
 func (g *grip) letGo(kept, leads bool) {
-	w := g.want
+	w := &g.want
 	if w.limiter != nil {
 		if leads && kept {
 			g.state.word.Store(g.next)

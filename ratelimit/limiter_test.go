@@ -319,6 +319,8 @@ func TestHotPathsAllocateNothing(t *testing.T) {
 		id     int
 	}
 	pairs := newKeyed[pair](t, scarce, 10)
+	byKey, err := ratelimit.NewKeyedBy(func(string) ratelimit.Limit { return ratelimit.Per(1e6, time.Second) }, ratelimit.KeyedOptions{Capacity: 10, Labels: 20})
+	require.NoError(t, err)
 	now := time.Now()
 	var sink ratelimit.Decision
 	for name, op := range map[string]func(){
@@ -339,6 +341,22 @@ func TestHotPathsAllocateNothing(t *testing.T) {
 		"Keyed.Take":   func() { sink = users.Take("b", 2) },
 		"Keyed.TakeAt": func() { sink = pairs.TakeAt(pair{"c", 1}, now, 2) },
 		"Keyed.Stats":  func() { _ = users.Stats() },
+		"Peek":         func() { sink = l.Peek(2) },
+		"TakeUpTo":     func() { _, sink = l.TakeUpTo(2) },
+		"Settle": func() {
+			r, _ := l.Reserve(3, 0)
+			r.Settle(4)
+		},
+		"Keyed.Settle": func() {
+			r, _ := users.Reserve("c", 3, 0)
+			r.Settle(2)
+		},
+		"Keyed.Peek":     func() { sink = users.Peek("b", 2) },
+		"Keyed.TakeUpTo": func() { _, sink = users.TakeUpTo("b", 2) },
+		"Keyed.Wait":     func() { _ = users.Wait(t.Context(), "b", 1) },
+		"by key":         func() { byKey.Allow("b") },
+		"All":            func() { sink = ratelimit.All(l.Want(1).Named("all"), users.Want("b", 1), byKey.Want("b", 1)) },
+		"All refused":    func() { sink = ratelimit.All(l.Want(1), empty.Want(1)) },
 	} {
 		require.Zero(t, testing.AllocsPerRun(100, op), name)
 	}

@@ -68,13 +68,15 @@ type RuntimeReading struct {
 // services: for those, count workers.
 //
 // A RuntimeMeter must come from [NewRuntimeMeter]. It needs no closing. A measurement
-// covers the time since the one before and costs some microseconds, with a control
-// group some tens, and allocates.
+// covers the time since the one before. It costs some tens of microseconds, the more
+// the deeper the control group, and allocates. The control group is that in which the
+// process was when the meter was made.
 //
 // A RuntimeMeter is safe for concurrent use by multiple goroutines.
 type RuntimeMeter struct {
 	o    RuntimeMeterOptions // immutable
 	root fs.FS               // immutable
+	dir  cgroupDir           // immutable
 
 	mu   sync.Mutex // guards all below
 	at   time.Time  // of the last measurement
@@ -127,6 +129,7 @@ func newRuntimeMeter(o RuntimeMeterOptions, root fs.FS) (*RuntimeMeter, error) {
 		sampleIdle:   {Name: "/cpu/classes/idle:cpu-seconds"},
 		sampleTotal:  {Name: "/cpu/classes/total:cpu-seconds"},
 	}}
+	m.dir = findCgroup(readText(root, "proc/self/cgroup"), readText(root, "proc/self/mountinfo"))
 	m.measure(0)
 	m.gc.cost = 0 // what was before is not ours to judge
 	m.at = time.Now()
@@ -171,7 +174,7 @@ func (m *RuntimeMeter) measure(elapsed time.Duration) (r RuntimeReading) {
 	r.CPU = share((process - m.process).Seconds(), elapsed.Seconds()*procs)
 	m.process = process
 
-	group, quota := readCgroup(m.root)
+	group, quota := readCgroup(m.root, m.dir)
 	if quota > 0 && group.dir == m.group.dir {
 		r.Quota = quota
 		r.CPU = max(r.CPU, share((group.used-m.group.used).Seconds(), elapsed.Seconds()*quota))

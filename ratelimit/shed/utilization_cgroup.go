@@ -16,19 +16,19 @@ type cgroupUsage struct {
 	periods, throttled uint64
 }
 
-// cgroupDir is where the files of the processor controller of a control group are.
+// cgroupDir is where the files of the processor controller of a control group are. The
+// zero cgroupDir is that of none.
 type cgroupDir struct {
 	mount, group string // the directory is mount + group; both without a slash at the end
 	v2           bool
 }
 
-// readCgroup returns the use and the quota, in processors, of the control group of
-// the process that is bound most tightly, of its own and those around it. The quota is
-// 0 when there is no bound, or nothing can be read. It is all read anew each time,
-// since a quota may change while the process runs.
-func readCgroup(root fs.FS) (usage cgroupUsage, quota float64) {
-	dir, ok := findCgroup(readText(root, "proc/self/cgroup"), readText(root, "proc/self/mountinfo"))
-	if !ok {
+// readCgroup returns the use and the quota, in processors, of the control group that is
+// bound most tightly, of the one that is given and those around it. The quota is 0 when
+// there is no bound, or nothing can be read. It is all read anew each time, since a
+// quota may change while the process runs.
+func readCgroup(root fs.FS, dir cgroupDir) (usage cgroupUsage, quota float64) {
+	if dir.mount == "" {
 		return cgroupUsage{}, 0
 	}
 	tightest := ""
@@ -82,18 +82,18 @@ func readText(root fs.FS, name string) string {
 // /proc/self/cgroup and /proc/self/mountinfo (cgroups(7), proc_pid_mountinfo(5)). A
 // version 1 controller is preferred, since a controller that is in use there is not
 // available in version 2.
-func findCgroup(cgroup, mountinfo string) (dir cgroupDir, ok bool) {
+func findCgroup(cgroup, mountinfo string) (dir cgroupDir) {
 	v1, v1ok, v2, v2ok := parseProcCgroup(cgroup)
 	for line := range strings.Lines(mountinfo) {
 		m, mok := parseMount(line)
 		switch {
-		case mok && m.v2 && v2ok && !ok:
-			dir, ok = cgroupDir{mount: m.point, group: within(v2, m.root), v2: true}, true
+		case mok && m.v2 && v2ok && dir.mount == "":
+			dir = cgroupDir{mount: m.point, group: within(v2, m.root), v2: true}
 		case mok && !m.v2 && v1ok:
-			return cgroupDir{mount: m.point, group: within(v1, m.root)}, true
+			return cgroupDir{mount: m.point, group: within(v1, m.root)}
 		}
 	}
-	return dir, ok
+	return dir
 }
 
 // within returns the group relative to the root of the mount. A group that is not

@@ -72,6 +72,7 @@ type Learner struct {
 	options Options
 	limit   float64
 	base    float64 // the baseline in nanoseconds, 0 while unknown
+	sure    float64 // what a probe made it last
 	window  window
 	last    float64 // the mean latency of the last window
 	slow    int     // windows in a row far above the baseline

@@ -30,9 +30,10 @@ const (
 	// takes a window and a little. With the work that is not done meanwhile it costs
 	// about one hundredth of the throughput. VegasLimit probes each 15 to 30 windows of
 	// that size, GradientLimit each 1,000 to 2,000 windows. The first comes early, because the
-	// first window may have been overloaded.
+	// first window may have been overloaded; and one comes again soon after a change.
 	leastProbe, jitterProbe = 40, 40
 	firstProbe              = 4
+	againProbe              = 10
 
 	// suspicion is how many times the baseline, and for how many windows in a row, the
 	// latency must be for a probe at once: the queue is long, or the baseline is no longer
@@ -42,12 +43,14 @@ const (
 	// A latency that is lower than this share of the baseline for three windows in a row
 	// shows that the baseline is too high: a queue can only add. The mean of the 50
 	// requests of a window lies that low by chance once in 20 windows, and three times in a
-	// row once in thousands, so the baseline takes the highest of the three. Ours.
+	// row once in thousands. The baseline takes the highest of the three until a probe, which
+	// follows. Ours.
 	faster = 0.75
 
 	// follow is the weight of a new measurement in the baseline where nothing is
-	// in question. Ours.
-	follow = 0.1
+	// in question. When it has come to so many times what a probe measured, a probe comes
+	// soon. Ours.
+	follow, unsure = 0.1, 1.2
 )
 
 type phase uint8
@@ -65,6 +68,7 @@ type probe struct {
 	skip      int     // how many requests to disregard while settling
 	before    float64 // the mean latency before
 	countdown int     // windows until the next
+	again     bool    // whether the one after that is to come soon
 	count     uint64
 }
 
@@ -91,13 +95,16 @@ type fast struct {
 func (l *Learner) gauge(mean float64) {
 	switch {
 	case l.base == 0:
-		l.base = mean
+		l.base, l.sure = mean, mean
 	case int(l.limit) <= 1 || l.limit <= float64(l.options.Min):
 		// Nothing can be lower than that: there is no other measurement.
 		l.base += follow * (mean - l.base)
 	case 2*l.window.peak <= int(l.limit) && mean <= tolerance*l.base:
 		// As little was in progress as in a probe.
 		l.base += follow * (mean - l.base)
+	}
+	if l.base > unsure*l.sure {
+		l.hasten(firstProbe)
 	}
 	if mean >= faster*l.base {
 		l.fast = fast{}
@@ -106,6 +113,7 @@ func (l *Learner) gauge(mean float64) {
 	} else {
 		l.base = max(l.fast.highest, mean)
 		l.fast = fast{}
+		l.hasten(0)
 	}
 	if mean > suspicion*l.base {
 		l.slow++
@@ -123,16 +131,32 @@ func (l *Learner) schedule() {
 	if inUse {
 		l.probe.countdown--
 	}
-	if inUse && l.probe.countdown <= 0 || l.slow >= suspects {
-		l.begin(l.last)
+	if l.slow >= suspects {
+		l.hasten(0)
+	}
+	if l.probe.countdown <= 0 {
+		l.begin(l.last, l.window.peak)
 	}
 }
 
-// begin begins a probe, unless the limit is as low as it can be.
-func (l *Learner) begin(before float64) {
+// hasten lets the next probe come after so many windows, if it is not nearer already,
+// and the one after that soon, too: the next may be misled by what changes just now.
+func (l *Learner) hasten(windows int) {
+	if l.probe.countdown > windows {
+		l.probe.countdown, l.probe.again = windows, true
+	}
+}
+
+// begin begins a probe, unless the limit is as low as it can be. What is halved is the
+// load, how many requests were in progress, when the limit is above it: to halve a limit
+// that is not in use would measure the same again.
+func (l *Learner) begin(before float64, load int) {
 	l.slow = 0
 	l.probe.countdown = leastProbe + l.random.IntN(jitterProbe)
-	limit := max(l.options.Min, int(probeShare*l.limit))
+	if l.probe.again {
+		l.probe.countdown, l.probe.again = againProbe, false
+	}
+	limit := max(l.options.Min, int(probeShare*min(l.limit, float64(load))))
 	if limit >= int(l.limit) || before == 0 {
 		return
 	}
@@ -151,10 +175,11 @@ func (l *Learner) conclude(mean, drops float64) {
 		if l.base/mean > faster && mean/l.base < 1/faster {
 			mean = (mean + l.base) / 2 // both are measurements of the same
 		}
-		l.base = mean
+		l.base, l.sure = mean, mean
 	default:
 		l.base = min(l.base, mean)
+		l.sure = l.base
 		l.set(float64(p.limit))
-		l.begin(mean)
+		l.begin(mean, p.limit)
 	}
 }

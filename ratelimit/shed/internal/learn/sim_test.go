@@ -15,13 +15,21 @@ type server struct {
 	random   *rand.Rand
 	capacity int
 	mean     time.Duration
-	cv       int           // 1: exponential service times, 0: constant
+	spread   spread        // of the service times
 	timeout  time.Duration // 0 for none
 	now      time.Duration
 	working  events
 	waiting  []time.Duration // when they arrived
 	inflight int
 }
+
+type spread int
+
+const (
+	constant spread = iota
+	exponential
+	bimodal
+)
 
 type event struct{ end, arrived time.Duration }
 
@@ -46,8 +54,14 @@ func (s *server) arrive() {
 func (s *server) work() {
 	for len(s.waiting) > 0 && len(s.working) < s.capacity {
 		service := s.mean
-		if s.cv == 1 {
+		switch s.spread {
+		case exponential:
 			service = time.Duration(s.random.ExpFloat64() * float64(s.mean))
+		case bimodal: // one in twenty takes ten times as long as the others
+			service = s.mean * 20 / 29
+			if s.random.IntN(20) == 0 {
+				service *= 10
+			}
 		}
 		heap.Push(&s.working, event{s.now + service, s.waiting[0]})
 		s.waiting = s.waiting[1:]
