@@ -454,7 +454,7 @@ func TestShedderMeasuresOnceAnInterval(t *testing.T) {
 		s, err := shed.NewShedder(shed.ShedderOptions{Utilization: func() float64 {
 			measured = append(measured, time.Since(start))
 			if len(measured) == 1 {
-				time.Sleep(3500 * time.Millisecond)
+				time.Sleep(3300 * time.Millisecond)
 			}
 			return 1
 		}})

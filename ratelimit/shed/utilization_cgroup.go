@@ -142,6 +142,9 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 		return m, false
 	}
 	m = cgroupMount{root: unescape(fields[3]), point: strings.TrimSuffix(unescape(fields[4]), "/")}
+	if m.point == "" {
+		return m, false // nobody mounts it in the place of all files
+	}
 	switch rest[0] {
 	case "cgroup2":
 		m.v2 = true
