@@ -75,6 +75,7 @@ type Learner struct {
 	sure    float64 // what a probe made it last
 	window  window
 	last    float64 // the mean latency of the last window
+	smooth  float64 // an average of these since the last halving, 0 when there is none
 	slow    int     // windows in a row far above the baseline
 	fast    fast
 	probe   probe
@@ -157,6 +158,10 @@ func (l *Learner) close() {
 	}
 	if w.n >= w.drops {
 		l.last = mean
+		if l.smooth == 0 {
+			l.smooth = mean
+		}
+		l.smooth += steady * (mean - l.smooth)
 		l.gauge(mean)
 		l.adjust(mean, share <= fewDrops)
 	}

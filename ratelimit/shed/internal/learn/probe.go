@@ -26,6 +26,10 @@ const (
 	// where Gradient rests, at 1.5c, and 1 without a queue. Ours.
 	queued = 0.6
 
+	// steady is the weight of a window in the latency to compare with. That of the last
+	// window alone is too uncertain; but if it is higher, something has just changed. Ours.
+	steady = 0.3
+
 	// A probe comes after 40 to 79 windows in which the limit was in use, and itself
 	// takes a window and a little. With the work that is not done meanwhile it costs
 	// about one hundredth of the throughput. VegasLimit probes each 15 to 30 windows of
@@ -135,7 +139,7 @@ func (l *Learner) schedule() {
 		l.hasten(0)
 	}
 	if l.probe.countdown <= 0 {
-		l.begin(l.last, l.window.peak)
+		l.begin(max(l.smooth, l.last), l.window.peak)
 	}
 }
 
@@ -174,12 +178,15 @@ func (l *Learner) conclude(mean, drops float64) {
 	case mean >= queued*p.before:
 		if l.base/mean > faster && mean/l.base < 1/faster {
 			mean = (mean + l.base) / 2 // both are measurements of the same
+		} else {
+			p.countdown = againProbe // so much has changed that it should be confirmed
 		}
 		l.base, l.sure = mean, mean
 	default:
 		l.base = min(l.base, mean)
 		l.sure = l.base
 		l.set(float64(p.limit))
+		l.smooth = 0
 		l.begin(mean, p.limit)
 	}
 }

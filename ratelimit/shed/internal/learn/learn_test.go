@@ -1,0 +1,275 @@
+package learn_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/evenkeel-go/evenkeel/ratelimit/shed/internal/learn"
+)
+
+var algorithms = []learn.Algorithm{learn.Gradient, learn.Vegas}
+
+func newServer(seed uint64, capacity int, mean time.Duration, spread spread) *server {
+	return &server{random: rand.New(rand.NewPCG(seed, 1)), capacity: capacity, mean: mean, spread: spread}
+}
+
+func newLearner(algorithm learn.Algorithm, initial int, seed uint64) *learn.Learner {
+	return learn.New(learn.Options{Algorithm: algorithm, Initial: initial, Min: 1, Max: 200, Seed: seed})
+}
+
+const endless = 1 << 30 // clients
+
+// near asserts that a mean limit is near the knee, the number of requests that the server
+// works on at a time. It is 1.6 of it in the median with Gradient and 1.2 with Vegas; in
+// each of 4,000 random runs of a seeded trial it was between 0.75 and 2.2.
+func near(t require.TestingT, limit float64, capacity int) {
+	require.GreaterOrEqual(t, limit, 0.6*float64(capacity))
+	require.LessOrEqual(t, limit, 3*float64(capacity))
+}
+
+// From wherever it starts, whatever the server is like.
+func TestLimitComesNearTheKnee(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		seed := rapid.Uint64().Draw(t, "seed")
+		capacity := rapid.IntRange(4, 100).Draw(t, "capacity")
+		mean := time.Duration(rapid.IntRange(1, 100).Draw(t, "mean ms")) * time.Millisecond
+		spread := rapid.SampledFrom([]spread{constant, exponential}).Draw(t, "spread")
+		s := newServer(seed, capacity, mean, spread)
+		l := newLearner(rapid.SampledFrom(algorithms).Draw(t, "algorithm"), rapid.IntRange(1, 200).Draw(t, "initial"), seed)
+		s.run(l, max(25_000, capacity*int(2*time.Second/mean)), endless) // two seconds are 100 windows
+		near(t, s.run(l, 10_000, endless), capacity)
+	})
+}
+
+func TestLimitFollowsTheCapacity(t *testing.T) {
+	for _, algorithm := range algorithms {
+		for _, mean := range []time.Duration{time.Millisecond, 100 * time.Millisecond} {
+			s := newServer(1, 40, mean, exponential)
+			l := newLearner(algorithm, 20, 1)
+			s.run(l, 20_000, endless)
+			for _, capacity := range []int{20, 80, 10, 40} {
+				s.capacity = capacity
+				s.run(l, 12_000, endless)
+				near(t, s.run(l, 5_000, endless), capacity)
+			}
+		}
+	}
+}
+
+// When all requests take longer, or shorter, and no queue is to blame, the limit is what it
+// was, after a while.
+func TestSlowIsNotOverloaded(t *testing.T) {
+	for _, algorithm := range algorithms {
+		s := newServer(1, 40, 5*time.Millisecond, exponential)
+		l := newLearner(algorithm, 20, 1)
+		s.run(l, 20_000, endless)
+		for _, mean := range []time.Duration{50 * time.Millisecond, 5 * time.Millisecond} {
+			s.mean = mean
+			s.run(l, 20_000, endless)
+			near(t, s.run(l, 10_000, endless), s.capacity)
+			require.InEpsilon(t, mean, l.Baseline(), 0.5)
+		}
+	}
+}
+
+// recipe is Gradient2 as published: the long-term average of the latency follows the
+// queue that the limit makes, and the limit follows the average.
+type recipe struct {
+	limit, long float64
+	n           int
+	sum         time.Duration
+	windows     int
+}
+
+func (r *recipe) Limit() int { return int(r.limit) }
+
+func (r *recipe) Sample(_, rtt time.Duration, inflight int, _ learn.Outcome) bool {
+	r.n++
+	r.sum += rtt
+	if r.n < 50 {
+		return false
+	}
+	short := float64(r.sum) / float64(r.n)
+	r.n, r.sum = 0, 0
+	r.windows++
+	r.long += (short - r.long) / float64(min(r.windows, 600/2))
+	if r.long > 2*short {
+		r.long *= 0.95
+	}
+	if float64(inflight) < r.limit/2 {
+		return false
+	}
+	gradient := min(max(1.5*r.long/short, 0.5), 1)
+	r.limit = min(max(0.8*r.limit+0.2*(r.limit*gradient+4), 20), 200)
+	return true
+}
+
+// A million requests of steady overload: the recipe ends at its maximum, where
+// nothing limits. Ours stays.
+func TestLimitDoesNotCreep(t *testing.T) {
+	n := 1_000_000
+	if raceEnabled {
+		n = 100_000
+	}
+	for _, spread := range []spread{constant, exponential} {
+		s := newServer(1, 12, 10*time.Millisecond, spread)
+		r := &recipe{limit: 20}
+		s.run(r, n, endless)
+		require.Equal(t, 200, r.Limit(), "the recipe does not creep any more")
+
+		for _, algorithm := range algorithms {
+			s := newServer(1, 12, 10*time.Millisecond, spread)
+			l := newLearner(algorithm, 20, 1)
+			for range 10 {
+				near(t, s.run(l, n/10, endless), s.capacity)
+				require.Less(t, l.Baseline(), 15*time.Millisecond)
+			}
+		}
+	}
+}
+
+// A server on which everything times out has constant latencies. The recipe takes that
+// for a server without a queue.
+func TestConstantTimeoutsLowerTheLimit(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	now := time.Duration(0)
+	feed := func(l limiter, outcome learn.Outcome) {
+		for range 20_000 {
+			now += time.Millisecond
+			l.Sample(now, timeout, l.Limit(), outcome)
+		}
+	}
+	r := &recipe{limit: 20}
+	feed(r, learn.Drop)
+	require.Equal(t, 200, r.Limit())
+	for _, algorithm := range algorithms {
+		l := newLearner(algorithm, 20, 1)
+		feed(l, learn.Drop)
+		require.Equal(t, 1, l.Limit())
+		require.Zero(t, l.Baseline(), "a time-out is no latency")
+		feed(l, learn.Success)
+		require.Greater(t, l.Limit(), 100, "it is over")
+	}
+}
+
+// Time-outs in a queue bound it by themselves, and the limit is lower.
+func TestTimeoutsUnderOverload(t *testing.T) {
+	for _, algorithm := range algorithms {
+		s := newServer(1, 10, 10*time.Millisecond, constant)
+		s.timeout = 13 * time.Millisecond // above 1.3 times the capacity all time out
+		l := newLearner(algorithm, 200, 1)
+		s.run(l, 10_000, endless)
+		limit := s.run(l, 10_000, endless)
+		require.Greater(t, limit, 8.0)
+		require.Less(t, limit, 13.5)
+	}
+}
+
+// What few use grows no further, and is not probed.
+func TestUnusedLimitStays(t *testing.T) {
+	for _, algorithm := range algorithms {
+		s := newServer(1, 100, 10*time.Millisecond, exponential)
+		l := newLearner(algorithm, 20, 1)
+		s.run(l, 50_000, 10)
+		require.LessOrEqual(t, l.Limit(), 30)
+		require.GreaterOrEqual(t, l.Limit(), 10, "nobody is refused")
+		require.LessOrEqual(t, l.Probes(), uint64(1))
+		require.InEpsilon(t, 10*time.Millisecond, l.Baseline(), 0.3)
+	}
+}
+
+// The server becomes too slow for its clients, who are fewer than the limit.
+func TestUnusedLimitComesDownWithTheCapacity(t *testing.T) {
+	for _, algorithm := range algorithms {
+		s := newServer(1, 60, 10*time.Millisecond, exponential)
+		l := newLearner(algorithm, 20, 1)
+		s.run(l, 50_000, 40)
+		require.Greater(t, l.Limit(), 60)
+		s.capacity = 10
+		s.run(l, 20_000, 40)
+		near(t, s.run(l, 20_000, 40), 10)
+	}
+}
+
+type sample struct {
+	now, rtt time.Duration
+	inflight int
+	outcome  learn.Outcome
+}
+
+func genSamples(t *rapid.T) []sample {
+	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+	weird := rapid.Bool().Draw(t, "weird")
+	now := time.Duration(0)
+	samples := make([]sample, rapid.IntRange(0, 3000).Draw(t, "n"))
+	for i := range samples {
+		now += time.Duration(random.IntN(3_000_000))
+		samples[i] = sample{
+			now:      now,
+			rtt:      time.Duration(random.ExpFloat64() * 1e7),
+			inflight: 1 + random.IntN(200),
+			outcome:  learn.Outcome(random.IntN(20) / 18),
+		}
+		if weird && random.IntN(10) == 0 {
+			samples[i] = sample{now: now - time.Hour, rtt: -1, inflight: -1, outcome: learn.Success}
+		}
+	}
+	return samples
+}
+
+func TestLimitStaysWithinItsBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		least := rapid.IntRange(1, 50).Draw(t, "min")
+		most := least + rapid.IntRange(0, 100).Draw(t, "more")
+		l := learn.New(learn.Options{
+			Algorithm: rapid.SampledFrom(algorithms).Draw(t, "algorithm"),
+			Initial:   rapid.IntRange(least, most).Draw(t, "initial"),
+			Min:       least, Max: most,
+		})
+		for _, s := range genSamples(t) {
+			before := l.Limit()
+			changed := l.Sample(s.now, s.rtt, s.inflight, s.outcome)
+			require.GreaterOrEqual(t, l.Limit(), least)
+			require.LessOrEqual(t, l.Limit(), most)
+			require.Equal(t, before != l.Limit(), changed)
+			require.GreaterOrEqual(t, l.Baseline(), time.Duration(0))
+		}
+	})
+}
+
+// How long it took says nothing when a request was dropped, and nothing at all is said by
+// one to ignore.
+func TestLatenciesOfDropsAndIgnoredCountNowhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		algorithm := rapid.SampledFrom(algorithms).Draw(t, "algorithm")
+		one, other := newLearner(algorithm, 20, 1), newLearner(algorithm, 20, 1)
+		for i, s := range genSamples(t) {
+			one.Sample(s.now, s.rtt, s.inflight, s.outcome)
+			if s.outcome == learn.Drop {
+				s.rtt = time.Duration(i) * time.Hour
+			}
+			other.Sample(s.now, s.rtt, s.inflight, s.outcome)
+			if !other.Probing() { // a request to ignore still is one that ended
+				other.Sample(s.now, 1000*time.Hour, s.inflight, learn.Ignore)
+			}
+			require.Equal(t, one.Limit(), other.Limit())
+			require.Equal(t, one.Baseline(), other.Baseline())
+		}
+	})
+}
+
+func TestSampleAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	l := newLearner(learn.Gradient, 20, 1)
+	now := time.Duration(0)
+	require.Zero(t, testing.AllocsPerRun(10_000, func() {
+		now += time.Millisecond
+		l.Sample(now, time.Millisecond, l.Limit(), learn.Success)
+	}))
+}
