@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -474,6 +475,29 @@ func TestShedderMeasuresOnceAnInterval(t *testing.T) {
 		wg.Wait()
 		require.Equal(t, []time.Duration{0, 3500, 4500, 5500, 6500, 7500}, slicesOf(measured, time.Millisecond))
 	})
+}
+
+// Those who see at the same moment that it is time make one measurement.
+func TestShedderMeasuresOnceForAllWhoComeTogether(t *testing.T) {
+	var measured atomic.Int64
+	s, err := shed.NewShedder(shed.ShedderOptions{Utilization: func() float64 { measured.Add(1); return 0 }})
+	require.NoError(t, err)
+	const goroutines, ticks = 3, 3000
+	var arrived atomic.Int64
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for tick := range int64(ticks) {
+				arrived.Add(1)
+				for arrived.Load() < goroutines*(tick+1) {
+					runtime.Gosched()
+				}
+				_ = s.AdmitAt(noon.Add(time.Duration(tick)*time.Second), shed.Default, "")
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int64(ticks), measured.Load())
 }
 
 func slicesOf(durations []time.Duration, unit time.Duration) (n []time.Duration) {

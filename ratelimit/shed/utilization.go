@@ -14,8 +14,8 @@ import (
 // RuntimeMeterOptions are the knobs of [NewRuntimeMeter].
 type RuntimeMeterOptions struct {
 	// Latency is the time that goroutines may wait for a processor: a wait of that
-	// length is a utilization of 1. 0 means 20 milliseconds, from which on DAGOR takes a
-	// service for overloaded.
+	// length is a utilization of 1. 0 means 20 milliseconds: to DAGOR a service whose
+	// requests wait longer is overloaded.
 	Latency time.Duration
 
 	// GC is the share of the processors, from 0 to 1, that the garbage collector may
@@ -30,8 +30,9 @@ type RuntimeReading struct {
 	// options allow, CPU, and Throttled. NaN if nothing was measured yet.
 	Utilization float64
 
-	// Latency is how long a goroutine that could run waited for a processor: of ten, nine
-	// waited no longer.
+	// Latency is how long a goroutine that could run waited for a processor: of a hundred,
+	// 99 waited no longer. A lower quantile says little, since most goroutines are woken
+	// by another that makes room for them at once, however long the queue is.
 	Latency time.Duration
 
 	// GC is the share of the processors that the garbage collector took in its last
@@ -223,7 +224,7 @@ func (g *gcShare) update(gc, total, elapsed float64) float64 {
 	return share(g.cost, max(g.length, g.since))
 }
 
-// latencySince returns the ninth decile of what was added to the histogram since the
+// latencySince returns the 99th percentile of what was added to the histogram since the
 // counts were taken, and takes them anew: the upper end of its bucket, or the lower end
 // of a bucket without an upper one. It is 0 if nothing was added.
 func latencySince(counts *[]uint64, h *metrics.Float64Histogram) time.Duration {
@@ -236,7 +237,7 @@ func latencySince(counts *[]uint64, h *metrics.Float64Histogram) time.Duration {
 		old[i] = n - old[i]
 		total += old[i]
 	}
-	rank := total - total/10 // how many wait no longer
+	rank := total - total/100 // how many wait no longer
 	var seconds float64
 	for i, n := range old {
 		if n > 0 && rank > 0 {

@@ -161,15 +161,15 @@ func FuzzCPUFiles(f *testing.F) {
 	})
 }
 
-// The ninth decile of a histogram is the end of the bucket in which that of the sorted
+// The percentile of a histogram is the end of the bucket in which that of the sorted
 // values lies.
-func TestLatencyIsTheNinthDecileSinceTheLastTime(t *testing.T) {
+func TestLatencyIsThePercentileSinceTheLastTime(t *testing.T) {
 	buckets := []float64{math.Inf(-1), 0, 0.001, 0.002, 0.005, 0.01, 0.1, math.Inf(1)}
 	rapid.Check(t, func(t *rapid.T) {
 		h := &metrics.Float64Histogram{Buckets: buckets, Counts: make([]uint64, len(buckets)-1)}
 		var counts []uint64
 		for range rapid.IntRange(1, 5).Draw(t, "readings") {
-			values := rapid.SliceOf(rapid.IntRange(0, 150_000)).Draw(t, "microseconds")
+			values := rapid.SliceOfN(rapid.IntRange(0, 150_000), 0, 250).Draw(t, "microseconds")
 			for _, v := range values {
 				for i := range h.Counts {
 					if s := float64(v) / 1e6; s >= buckets[i] && s < buckets[i+1] {
@@ -179,7 +179,7 @@ func TestLatencyIsTheNinthDecileSinceTheLastTime(t *testing.T) {
 			}
 			want := time.Duration(0)
 			if slices.Sort(values); len(values) > 0 {
-				v := float64(values[len(values)-len(values)/10-1]) / 1e6
+				v := float64(values[len(values)-len(values)/100-1]) / 1e6
 				end := slices.IndexFunc(buckets, func(b float64) bool { return b > v })
 				if want = time.Duration(buckets[end] * 1e9); math.IsInf(buckets[end], 1) {
 					want = 100 * time.Millisecond
@@ -188,6 +188,25 @@ func TestLatencyIsTheNinthDecileSinceTheLastTime(t *testing.T) {
 			require.InDelta(t, want, shed.LatencySince(&counts, h), 1)
 		}
 	})
+}
+
+func TestLatencyIgnoresOneInAHundred(t *testing.T) {
+	for _, tc := range []struct {
+		fast, slow uint64
+		want       time.Duration
+	}{
+		{0, 0, 0},
+		{0, 1, time.Second},
+		{98, 1, time.Second},
+		{99, 1, time.Millisecond},
+		{98, 2, time.Second},
+		{178, 2, time.Second},
+		{990, 10, time.Millisecond},
+		{990, 11, time.Second},
+	} {
+		h := &metrics.Float64Histogram{Buckets: []float64{0, 0.001, 1}, Counts: []uint64{tc.fast, tc.slow}}
+		require.Equal(t, tc.want, shed.LatencySince(new([]uint64), h), "%+v", tc)
+	}
 }
 
 func TestTheShareOfTheCollectorFades(t *testing.T) {
@@ -249,6 +268,32 @@ func TestRuntimeMeterMeasuresTheControlGroup(t *testing.T) {
 		delete(fs, "sys/fs/cgroup/cpu.max")
 		time.Sleep(100 * time.Second)
 		require.Zero(t, measure().Quota)
+	})
+}
+
+// When another group becomes the tightest, what it used before is not taken for what it
+// used since.
+func TestRuntimeMeterBeginsAnewWithAnotherGroup(t *testing.T) {
+	fs := files(map[string]string{
+		"proc/self/cgroup":         "0::/a\n",
+		"proc/self/mountinfo":      mountV2,
+		"sys/fs/cgroup/cpu.max":    "200000 100000\n",
+		"sys/fs/cgroup/cpu.stat":   "usage_usec 1000\n",
+		"sys/fs/cgroup/a/cpu.max":  "max 100000\n",
+		"sys/fs/cgroup/a/cpu.stat": "usage_usec 9000000000\n",
+	})
+	synctest.Test(t, func(t *testing.T) {
+		m, err := shed.NewRuntimeMeterIn(fs)
+		require.NoError(t, err)
+		fs["sys/fs/cgroup/a/cpu.max"] = &fstest.MapFile{Data: []byte("100000 100000\n")}
+		time.Sleep(100 * time.Second)
+		m.Utilization()
+		require.Less(t, m.Reading().CPU, 0.1)
+		fs["sys/fs/cgroup/a/cpu.stat"] = &fstest.MapFile{Data: []byte("usage_usec 9050000000\n")}
+		time.Sleep(100 * time.Second)
+		m.Utilization()
+		require.InDelta(t, 0.5, m.Reading().CPU, 1e-9)
+		require.InDelta(t, 1, m.Reading().Quota, 1e-9)
 	})
 }
 
