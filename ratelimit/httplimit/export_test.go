@@ -21,8 +21,4 @@ var ForwardedFor = forwardedFor
 var CutLastElement = cutLastElement
 
 // Paused returns the number of keys that are remembered as paused.
-func (t *Transport) Paused() int {
-	t.pauses.mu.Lock()
-	defer t.pauses.mu.Unlock()
-	return len(t.pauses.ends)
-}
+func (t *Transport) Paused() int { return t.pauses.Len() }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
+	"github.com/evenkeel-go/evenkeel/ratelimit/internal/pause"
 	"github.com/evenkeel-go/evenkeel/ratelimit/shed"
 )
 
@@ -53,7 +54,7 @@ type Transport struct {
 	// one minute; negative means that servers are not heeded.
 	MaxPause time.Duration
 
-	pauses pauses
+	pauses pause.Table
 }
 
 // PauseError says that a request was not sent, because the server had asked not to be
@@ -126,40 +127,11 @@ func refused(res *http.Response) bool {
 
 // wait returns when a request may be sent.
 func (t *Transport) wait(ctx context.Context, key string) error {
-	charged := t.Limiter == nil
-	for {
-		// A pause may begin while the limiter is waited for, so look last.
-		if pause := t.pauses.left(key); pause > 0 {
-			if err := sleep(ctx, key, pause); err != nil {
-				return err
-			}
-			continue
-		}
-		if charged {
-			return ctx.Err()
-		}
-		if err := t.Limiter.Wait(ctx, key, 1); err != nil {
-			return err
-		}
-		charged = true
+	late, err := t.pauses.Wait(ctx, t.Limiter, key)
+	if late > 0 {
+		return &PauseError{key, late}
 	}
-}
-
-func sleep(ctx context.Context, key string, d time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
-		return &PauseError{key, d}
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return err
 }
 
 // heed begins a pause if the server asks for one. An answer out of a cache, which has an
@@ -169,18 +141,18 @@ func (t *Transport) heed(key string, res *http.Response) {
 		return
 	}
 	now := time.Now()
-	var pause time.Duration
+	var wait time.Duration
 	if refused(res) {
-		pause = retryAfter(res.Header, now)
+		wait = retryAfter(res.Header, now)
 	}
 	if lines := res.Header["Ratelimit"]; len(lines) > 0 && res.Header.Get("Age") == "" {
-		pause = max(pause, exhausted(lines))
+		wait = max(wait, exhausted(lines))
 	}
 	most := t.MaxPause
 	if most == 0 {
 		most = defaultMaxPause
 	}
-	if pause = min(pause, most); pause > 0 {
-		t.pauses.until(key, now, pause)
+	if wait = min(wait, most); wait > 0 {
+		t.pauses.Until(key, now, wait)
 	}
 }

@@ -1,0 +1,32 @@
+package httplimit
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// longest bounds what is read from a field, so that sums do not overflow.
+const longest = 1 << 31 // seconds, 68 years
+
+// retryAfter reads Retry-After (RFC 9110, section 10.2.3): seconds, or a date, which is
+// compared with the server's own clock if it gave it. What cannot be read, and what has
+// passed, is 0.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	text := h.Get("Retry-After")
+	if text != "" && all(text, isDigit) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n > longest {
+			n = longest
+		}
+		return time.Duration(n) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
+	}
+	return min(max(0, at.Sub(now)), longest*time.Second)
+}
