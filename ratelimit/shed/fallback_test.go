@@ -12,10 +12,10 @@ import (
 	"github.com/evenkeel-go/evenkeel/ratelimit/shed"
 )
 
-// uncomparable is an error that may not be compared.
-type uncomparable []string
+// listError is an error that may not be compared.
+type listError []string
 
-func (uncomparable) Error() string { return "uncomparable" }
+func (listError) Error() string { return "list" }
 
 func TestFallbackAnswersForRefusalsAlone(t *testing.T) {
 	broken := errors.New("broken")
@@ -37,7 +37,7 @@ func TestFallbackAnswersForRefusalsAlone(t *testing.T) {
 		{"", shed.ErrShed, "cheap", nil},
 		{"", errors.Join(broken, shed.ErrShed), "cheap", nil},
 		{"half", broken, "half", broken},
-		{"", uncomparable{}, "", uncomparable{}},
+		{"", listError{}, "", listError{}},
 		{"", context.Canceled, "", context.Canceled},
 	} {
 		cause = nil
