@@ -66,17 +66,3 @@ func BenchmarkMeasure(b *testing.B) {
 		}
 	})
 }
-
-func BenchmarkThrottle(b *testing.B) {
-	for _, bm := range []struct {
-		name     string
-		accepted bool
-	}{{"backend=well", true}, {"backend=gone", false}} {
-		throttle := newThrottle(b, shed.ThrottleOptions{})
-		bench(b, bm.name, func() {
-			if call, err := throttle.Allow("backend", shed.Default); err == nil {
-				call.Done(bm.accepted)
-			}
-		})
-	}
-}
