@@ -119,7 +119,7 @@ func withQuery(r *http.Request, query url.Values) *http.Request {
 	return copied
 }
 
-func badPage(detail string) problem {
+func badPage(detail string) *problem {
 	return newProblem(details{
 		Title: http.StatusText(http.StatusBadRequest), Status: http.StatusBadRequest, Detail: detail,
 	})

@@ -44,7 +44,8 @@ type ClientIPOptions struct {
 //
 // The KeyFunc returns an error that wraps [ErrNoKey] if the peer's address is not an IP
 // address, as on a unix socket. ClientIP returns an error that names the option when a
-// prefix is not valid or the IPv6Prefix out of range. A key costs one allocation.
+// prefix is not valid or the IPv6Prefix out of range. The key of
+// an IPv4 address costs its parsing and no allocation, that of an IPv6 address one.
 func ClientIP(o ClientIPOptions) (KeyFunc, error) {
 	c := clientIP{header: "X-Forwarded-For", bits: 64}
 	for i, p := range o.Trusted {
@@ -83,8 +84,11 @@ func (c *clientIP) key(r *http.Request) (string, error) {
 		return "", fmt.Errorf("%w: the peer's address is no IP address", ErrNoKey)
 	}
 	client := peer
-	if c.trusts(peer) {
+	if c.trusts(peer.Addr) {
 		client = c.walk(peer, r.Header[c.header])
+	}
+	if client.text != "" {
+		return client.text, nil
 	}
 	var buf [64]byte
 	if client.Is4() || c.bits == 128 {
@@ -107,13 +111,13 @@ func (c *clientIP) trusts(a netip.Addr) bool {
 }
 
 // walk goes from a trusted address to the left, to the first that is not trusted.
-func (c *clientIP) walk(at netip.Addr, lines []string) netip.Addr {
+func (c *clientIP) walk(at node, lines []string) node {
 	for i := len(lines) - 1; i >= 0; i-- {
 		// Every line has at least one entry; an empty one ends the walk.
 		for rest, more := lines[i], true; more; {
 			var (
 				entry string
-				next  netip.Addr
+				next  node
 				ok    bool
 			)
 			if c.forwarded {
@@ -126,7 +130,7 @@ func (c *clientIP) walk(at netip.Addr, lines []string) netip.Addr {
 			if !ok {
 				return at
 			}
-			if at = next; !c.trusts(at) {
+			if at = next; !c.trusts(at.Addr) {
 				return at
 			}
 		}
@@ -143,39 +147,49 @@ func cutLast(s string) (rest, last string, more bool) {
 	return s[:i], s[i+1:], true
 }
 
+// node is an address, and its text if that is how it was written: IPv4 has one form.
+type node struct {
+	netip.Addr
+	text string
+}
+
 // parseNode reads an address with or without a port, and with or without brackets. It
 // takes the address off its zone, which tells nothing to other machines, and which an
 // adversary could vary.
-func parseNode(s string) (netip.Addr, bool) {
+func parseNode(s string) (node, bool) {
 	host := s
 	switch {
 	case strings.HasPrefix(s, "["):
 		end := strings.IndexByte(s, ']')
 		if end < 0 || !isPort(s[end+1:]) {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		host = s[1:end]
 		if strings.IndexByte(host, ':') < 0 {
-			return netip.Addr{}, false // brackets are for IPv6
+			return node{}, false // brackets are for IPv6
 		}
 	case strings.Count(s, ":") == 1: // an IPv4 address with a port
 		i := strings.IndexByte(s, ':')
 		if !isPort(s[i:]) {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		host = s[:i]
 	}
 	if i := strings.IndexByte(host, '%'); i >= 0 {
 		if strings.IndexByte(host[:i], ':') < 0 {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		host = host[:i]
 	}
 	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}, false
+	switch {
+	case err != nil:
+		return node{}, false
+	case a.Is4():
+		return node{a, host}, true
+	default:
+		return node{a.Unmap(), ""}, true
 	}
-	return a.Unmap(), true
 }
 
 // isPort reports whether s is empty or a colon and a port: a number, or an obfuscated

@@ -13,8 +13,8 @@ import (
 )
 
 // decide charges all that is asked for, or nothing. The Decision of each is left in its
-// ask, the one of all is returned. An error means that a function of a limiter panicked.
-func (l *Limits) decide(asks []ask) (d ratelimit.Decision, b *bill, err error) {
+// ask, the one of all in d. An error means that a function of a limiter panicked.
+func (l *Limits) decide(d *ratelimit.Decision, asks []ask) (b *bill, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{v, debug.Stack()}
@@ -23,14 +23,16 @@ func (l *Limits) decide(asks []ask) (d ratelimit.Decision, b *bill, err error) {
 	first := &asks[0]
 	switch {
 	case l.o.Settle && first.policy == l.policies[0]:
-		return reserve(asks)
+		*d, b, err = reserve(asks)
+		return b, err
 	case len(asks) == 1:
 		first.d = first.policy.Limiter.Take(first.key, first.cost)
 		first.d.Name = first.policy.Name
-		return first.d, nil, nil
+		*d = first.d
 	default:
-		return takeAll(asks), nil, nil
+		*d = takeAll(asks)
 	}
+	return nil, nil
 }
 
 // takeAll decides several together.
@@ -95,12 +97,14 @@ func reserve(asks []ask) (ratelimit.Decision, *bill, error) {
 	return d, b, nil
 }
 
-// tell adds the fields of a decision: one member for each policy.
-func (l *Limits) tell(h http.Header, asks []ask, d ratelimit.Decision) {
+// tell adds the fields of a decision, with one member for each policy. The values are
+// memory for two fields, and for a third if the decision is a refusal.
+func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values []string) {
 	retry := int64(-1)
 	if !d.Allowed && d.RetryAfter >= 0 {
 		retry = max(1, seconds(d.RetryAfter))
-		h["Retry-After"] = []string{strconv.FormatInt(spread(retry, l.o.Jitter, rand.Int64N), 10)}
+		values[2] = strconv.FormatInt(spread(retry, l.o.Jitter, rand.Int64N), 10)
+		h["Retry-After"] = values[2:3:3]
 	}
 	var (
 		buf    [128]byte
@@ -109,7 +113,7 @@ func (l *Limits) tell(h http.Header, asks []ask, d ratelimit.Decision) {
 	)
 	for i := range asks {
 		a := &asks[i]
-		reset := untilNextUnit(a.d, a.limit)
+		reset := untilNextUnit(&a.d, a.limit)
 		if retry > 0 && a.policy.Name == d.Name {
 			reset = min(reset, retry)
 		}
@@ -123,8 +127,8 @@ func (l *Limits) tell(h http.Header, asks []ask, d ratelimit.Decision) {
 		limits = appendLimits(limits, a.policy.quoted, a.d.Remaining, reset)
 	}
 	// These are the canonical forms of RateLimit-Policy and RateLimit: field names
-	// have no case. One allocation serves both.
-	values := &[2]string{policy, string(limits)}
+	// have no case.
+	values[0], values[1] = policy, string(limits)
 	add(h, "Ratelimit-Policy", values[0:1:1])
 	add(h, "Ratelimit", values[1:2:2])
 }

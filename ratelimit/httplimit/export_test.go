@@ -2,6 +2,7 @@ package httplimit
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -15,7 +16,10 @@ func RetryAfter(h http.Header, now time.Time) time.Duration { return retryAfter(
 func Exhausted(lines ...string) time.Duration { return exhausted(lines) }
 
 // ForwardedFor reads one element of Forwarded.
-var ForwardedFor = forwardedFor
+func ForwardedFor(element string) (netip.Addr, bool) {
+	n, ok := forwardedFor(element)
+	return n.Addr, ok
+}
 
 // CutLastElement cuts a Forwarded field.
 var CutLastElement = cutLastElement

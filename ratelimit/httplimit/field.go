@@ -62,7 +62,7 @@ func integer(n int64) string { return strconv.FormatInt(min(n, maxInteger), 10) 
 // that flow in those that are missing but the next. A limit that is kept a little
 // too slow makes a difference over many units, but none makes it longer than one
 // interval.
-func untilNextUnit(d ratelimit.Decision, l ratelimit.Limit) int64 {
+func untilNextUnit(d *ratelimit.Decision, l ratelimit.Limit) int64 {
 	missing := d.Limit - d.Remaining
 	if missing == 0 {
 		return 0

@@ -1,7 +1,6 @@
 package httplimit
 
 import (
-	"net/netip"
 	"strings"
 )
 
@@ -41,23 +40,23 @@ func escaped(s string, i int) bool {
 // forwardedFor returns the address of the parameter "for" of one element of RFC 7239,
 // section 4. It reports false if there is none, if it is not an address, or if the
 // element is not well-formed.
-func forwardedFor(element string) (addr netip.Addr, ok bool) {
+func forwardedFor(element string) (addr node, ok bool) {
 	s := strings.Trim(element, " \t")
 	for {
 		name, rest, found := strings.Cut(s, "=")
 		if !found || name == "" || !all(name, isTokenChar) {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		value, rest, valid := cutValue(rest)
 		if !valid {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		if strings.EqualFold(name, "for") {
 			if addr.IsValid() {
-				return netip.Addr{}, false // twice
+				return node{}, false // twice
 			}
 			if addr, valid = parseNode(value); !valid {
-				return netip.Addr{}, false
+				return node{}, false
 			}
 		}
 		// Spaces around the semicolon are not in the grammar, but are written.
@@ -66,7 +65,7 @@ func forwardedFor(element string) (addr netip.Addr, ok bool) {
 			return addr, addr.IsValid()
 		}
 		if rest[0] != ';' {
-			return netip.Addr{}, false
+			return node{}, false
 		}
 		s = strings.TrimLeft(rest[1:], " \t")
 	}

@@ -37,7 +37,7 @@ type Limits struct {
 	o        Options
 	policies []*policy // immutable
 
-	tooMany problem // the refusal of InProgress
+	tooMany *problem // the refusal of InProgress
 
 	allowed, refused, busy, shadowed, keyless, off, failed atomic.Uint64
 }
@@ -110,7 +110,7 @@ func (l *Limits) Stats() Stats {
 type policy struct {
 	Policy
 	quoted  string // Name, as a structured field
-	refusal problem
+	refusal *problem
 
 	texts   policyTexts
 	refused atomic.Uint64
@@ -155,7 +155,8 @@ func (l *Limits) serveInProgress(w http.ResponseWriter, r *http.Request, next ht
 
 // serveLimited decides, and calls the next handler or refuses.
 func (l *Limits) serveLimited(w http.ResponseWriter, r *http.Request, next http.Handler, mode Mode, asks []ask) {
-	d, bill, err := l.decide(asks)
+	var d ratelimit.Decision
+	bill, err := l.decide(&d, asks)
 	if err != nil {
 		l.fail(r, err)
 		next.ServeHTTP(w, r)
@@ -172,11 +173,13 @@ func (l *Limits) serveLimited(w http.ResponseWriter, r *http.Request, next http.
 		l.hook(r, mode, d)
 	}
 	if mode == Enforce {
-		l.tell(w.Header(), asks, d)
 		if !d.Allowed {
-			refusing.refusal.write(w)
+			values := new([5]string)
+			l.tell(w.Header(), asks, &d, values[:3])
+			refusing.refusal.answer(w, (*[2]string)(values[3:]))
 			return
 		}
+		l.tell(w.Header(), asks, &d, new([2]string)[:])
 	}
 	if bill == nil {
 		next.ServeHTTP(w, r)
@@ -213,12 +216,13 @@ func (l *Limits) count(mode Mode, allowed bool, p *policy) {
 // asks returns what the policies that apply ask for. An error says that a key is missing.
 func (l *Limits) asks(asks []ask, r *http.Request) ([]ask, error) {
 	for _, p := range l.policies {
-		a, err := l.ask(p, r)
+		asks = append(asks, ask{})
+		applies, err := l.ask(&asks[len(asks)-1], p, r)
 		if err != nil {
 			return nil, err
 		}
-		if a.policy != nil {
-			asks = append(asks, a)
+		if !applies {
+			asks = asks[:len(asks)-1]
 		}
 	}
 	return asks, nil
@@ -233,36 +237,37 @@ type ask struct {
 	d      ratelimit.Decision
 }
 
-// ask calls the functions of a policy. The policy is nil if it does not apply, or if
-// they failed. An error says that the request has no key.
-func (l *Limits) ask(p *policy, r *http.Request) (a ask, err error) {
+// ask calls the functions of a policy. The policy does not apply if it says so, or if they
+// failed. An error says that the request has no key.
+func (l *Limits) ask(a *ask, p *policy, r *http.Request) (applies bool, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			a, err = ask{}, nil
+			applies, err = false, nil
 			l.fail(r, &PanicError{v, debug.Stack()})
 		}
 	}()
 	if p.When != nil && !p.When(r) {
-		return ask{}, nil
+		return false, nil
 	}
 	key, err := p.Key(r)
 	switch {
 	case err != nil && errors.Is(err, ErrPass):
 		l.fail(r, err)
-		return ask{}, nil
+		return false, nil
 	case err != nil:
-		return ask{}, err
+		return false, err
 	case key == "":
-		return ask{}, ErrNoKey
+		return false, ErrNoKey
 	}
 	cost := int64(1)
 	if p.Cost != nil {
 		if cost = p.Cost(r); cost < 0 {
 			l.fail(r, fmt.Errorf("%w: the Cost of policy %q is %d, expected 0 or more", ErrCost, p.Name, cost))
-			return ask{}, nil
+			return false, nil
 		}
 	}
-	return ask{policy: p, key: key, cost: cost, limit: p.Limiter.LimitOf(key)}, nil
+	a.policy, a.key, a.cost, a.limit = p, key, cost, p.Limiter.LimitOf(key)
+	return true, nil
 }
 
 // mode calls Options.Mode. A switch that is broken is off.

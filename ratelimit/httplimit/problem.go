@@ -36,7 +36,7 @@ var (
 )
 
 // quotaExceeded is the problem type of the draft, with its title.
-func quotaExceeded(policy string) problem {
+func quotaExceeded(policy string) *problem {
 	return newProblem(details{
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
 		Title:    "Request cannot be satisfied as assigned quota has been exceeded",
@@ -46,7 +46,7 @@ func quotaExceeded(policy string) problem {
 }
 
 // tooManyInProgress is the same for a limit on what is in progress.
-func tooManyInProgress(policy string, limit int) problem {
+func tooManyInProgress(policy string, limit int) *problem {
 	return newProblem(details{
 		Type:     "https://iana.org/assignments/http-problem-types#quota-exceeded",
 		Title:    "Request cannot be satisfied as assigned quota has been exceeded",
@@ -56,18 +56,21 @@ func tooManyInProgress(policy string, limit int) problem {
 	})
 }
 
-func newProblem(d details) problem {
+func newProblem(d details) *problem {
 	body, err := json.Marshal(d)
 	if err != nil {
 		panic(err) // strings and numbers can always be written
 	}
 	body = append(body, '\n')
-	return problem{status: d.Status, body: body, length: strconv.Itoa(len(body))}
+	return &problem{status: d.Status, body: body, length: strconv.Itoa(len(body))}
 }
 
-func (p problem) write(w http.ResponseWriter) {
+func (p *problem) write(w http.ResponseWriter) { p.answer(w, new([2]string)) }
+
+// answer is write with memory for two fields.
+func (p *problem) answer(w http.ResponseWriter, values *[2]string) {
 	h := w.Header()
-	values := &[2]string{"application/problem+json", p.length}
+	values[0], values[1] = "application/problem+json", p.length
 	h["Content-Type"], h["Content-Length"] = values[0:1:1], values[1:2:2]
 	w.WriteHeader(p.status)
 	_, _ = w.Write(p.body) // the client has gone: nothing to do
