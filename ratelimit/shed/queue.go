@@ -2,7 +2,6 @@ package shed
 
 import (
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -50,14 +49,14 @@ type Queue struct {
 
 // check returns the queue with its defaults, or an error that names the field.
 func (q Queue) check(options string) (Queue, error) {
-	const most = math.MaxInt64 / 4 // so that a time and a bound can be added
+	const most = 10_000 * time.Hour // so that no sum of times overflows
 	switch {
 	case q.Max < 0:
 		return q, fmt.Errorf("shed: %s.Queue.Max is %d, expected 0 or more", options, q.Max)
 	case q.Target < 0 || q.Target > most:
-		return q, fmt.Errorf("shed: %s.Queue.Target is %v, expected 0 to %v", options, q.Target, time.Duration(most))
+		return q, fmt.Errorf("shed: %s.Queue.Target is %v, expected 0 to %v", options, q.Target, most)
 	case q.Interval < 0 || q.Interval > most:
-		return q, fmt.Errorf("shed: %s.Queue.Interval is %v, expected 0 to %v", options, q.Interval, time.Duration(most))
+		return q, fmt.Errorf("shed: %s.Queue.Interval is %v, expected 0 to %v", options, q.Interval, most)
 	}
 	if q.Target == 0 {
 		q.Target = DefaultTarget
