@@ -42,25 +42,27 @@ func (a Algorithm) String() string {
 // The requests that end are gathered in windows of 50, or twice the limit if that is
 // more, and at least 20 ms; each window moves the limit once, by its mean latency, as the
 // [Algorithm] says. Means, because latencies differ by what is asked for, and the least of
-// them says little. The limit does not rise while less than half of it is in use. It falls
-// by half the share of requests that end with [Drop], as in DCTCP (Alizadeh et al., 2010), so
-// that a server on which everything times out is not taken for a constant one. The latency of
-// those, and of requests that end with [Ignore], counts nowhere.
+// them says little. The limit does not rise while less than half of it, without the
+// reserve, is in use. It falls by half the share of requests that end with [Drop], as in
+// DCTCP (Alizadeh et al., 2010), so that a server on which everything times out is not taken
+// for a constant one. The latency of those, and of requests that end with [Ignore], counts
+// nowhere.
 //
 // The baseline cannot creep. If it were an average of what is seen, a limit that is a
 // little too high would raise it, and it the limit, until nothing limits (concurrency-limits,
-// issues 134 and 137). Here a window in which the limit is in use never raises it. Instead,
-// every 40 to 79 such windows, the limit is halved for about a window. If latencies are
-// then what they were before, or not far below, nothing queues at half the limit, and the
-// measurement is the new baseline, even if it is higher: the server has become slower,
-// and is not overloaded. If they are halved, too, all that was taken away had been waiting:
-// the limit stays halved, and is halved again. This costs about one hundredth of the throughput,
-// and requests are refused meanwhile that would otherwise be let in. A limit that is not in
-// use is not probed.
+// issues 134 and 137). Here a window in which a limit above Min is in use never raises it.
+// Instead, every 40 to 79 such windows, and soon after latencies have changed much, the
+// limit is halved for about a window. If latencies are then what they were before, or not
+// far below, nothing queues at half the limit, and the measurement is the new baseline, even
+// if it is higher: the server has become slower, and is not overloaded. If they are halved,
+// too, all that was taken away had been waiting: the limit stays halved, and is halved again.
+// This costs about one hundredth of the throughput, and requests are refused meanwhile that
+// would otherwise be let in. A limit that is not in use is not probed.
 //
-// So under steady overload of a server that works on c requests at a time, the limit
-// comes to between c and 2c from wherever it was, and stays there. A server
-// that works on one or two at a time gets a limit of up to 4.
+// So under steady overload of a server that works on c requests at a time, the limit comes
+// near c from wherever it was, and stays there: in thousands of simulated runs, with constant
+// and exponential service times from 1 to 100 ms, to 1.6c with Gradient2 and 1.2c with Vegas in
+// the median, and between 0.7c and 2.3c in the worst. It takes some tens of windows.
 //
 // Acquire and Release take an uncontended lock and a reading of the monotonic clock each,
 // and allocate nothing; nor do refusals, which read no clock. A request that waits in the

@@ -105,6 +105,17 @@ func TestAdaptiveFindsTheLimitOfAServer(t *testing.T) {
 	}
 }
 
+// The reserve is no spare room: a limit of which all is used that may be used grows.
+func TestAdaptiveGrowsBesideTheReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, shed.AdaptiveOptions{Initial: 2, Reserve: 0.5})
+		overload(a, 40, 8, 10*ms, 0, 10*time.Second)
+		s := a.Stats()
+		require.Greater(t, s.Admitted.Total(), uint64(6500), "of 8000 that the server can do")
+		require.Positive(t, s.Reserved.Total())
+	})
+}
+
 // The limit falls to what does not time out.
 func TestAdaptiveHeedsDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"maps"
 	"sync"
 	"time"
 	"unsafe"
@@ -81,7 +82,7 @@ func (k *KeyedConcurrency[K]) Acquire(key K) (Permit, error) {
 	t := &k.shards[maphash.Comparable(k.seed, key)%keyShards].keyTable
 	t.mu.Lock()
 	e := t.entries[key]
-	if e == nil && key == key || e != nil && e.inflight < k.limit { //nolint:staticcheck // NaN
+	if e == nil && key == key || e != nil && e.inflight < k.limit { // a NaN is not equal to itself
 		if e == nil {
 			e = t.add(key)
 		}
@@ -198,8 +199,6 @@ func (t *keyTable[K]) shrink() {
 		return
 	}
 	entries := make(map[K]*keyEntry[K], 2*len(t.entries))
-	for key, e := range t.entries {
-		entries[key] = e
-	}
+	maps.Copy(entries, t.entries)
 	t.entries, t.peak, t.free = entries, max(small/4, len(entries)), nil
 }

@@ -345,6 +345,8 @@ func TestQueueTurnsAroundWhenItIsStanding(t *testing.T) {
 	require.Equal(t, 100*ms, second.Deadline())
 	require.Equal(t, 100*ms, third.Deadline())
 	require.Equal(t, []int{1}, pop(g.Leave(70*ms)), "a burst is served in order")
+	require.Equal(t, gate.Started, first.State())
+	require.Equal(t, 70*ms, first.Start())
 	late := arrive(97*ms, 4)
 	require.Equal(t, 102*ms, late.Deadline(), "and everybody may wait for the target")
 	require.Equal(t, []int{2}, pop(g.Leave(99*ms)))

@@ -169,9 +169,13 @@ func (l *Learner) close() {
 	l.schedule()
 }
 
+// load returns the limit that the peak of the window is all of, if most requests cannot
+// use the reserve.
+func (l *Learner) load() float64 { return float64(l.window.peak) / (1 - l.options.Reserve) }
+
 // adjust moves the limit by the mean latency of a window.
 func (l *Learner) adjust(mean float64, mayGrow bool) {
-	mayGrow = mayGrow && 2*l.window.peak > int(l.limit)
+	mayGrow = mayGrow && 2*l.load() > l.limit
 	if l.options.Algorithm == Vegas {
 		l.vegas(mean, mayGrow)
 		return

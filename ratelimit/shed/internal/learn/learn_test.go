@@ -221,6 +221,24 @@ func TestUnusedLimitStays(t *testing.T) {
 	}
 }
 
+// Most requests cannot use the reserve, so there is no more in progress than the rest,
+// which the learner must not take for a limit that is not in use.
+func TestReserveIsNoSpareRoom(t *testing.T) {
+	for _, algorithm := range algorithms {
+		s := newServer(1, 20, 10*time.Millisecond, exponential)
+		l := learn.New(learn.Options{Algorithm: algorithm, Initial: 8, Min: 1, Max: 200, Reserve: 0.5})
+		shared := halved{l}
+		s.run(shared, 30_000, endless)
+		near(t, s.run(shared, 30_000, endless), 20)
+		require.Greater(t, l.Probes(), uint64(3))
+	}
+}
+
+// halved lets half of the limit be used.
+type halved struct{ *learn.Learner }
+
+func (h halved) Limit() int { return max(1, h.Learner.Limit()/2) }
+
 // The server becomes too slow for its clients, who are fewer than the limit.
 func TestUnusedLimitComesDownWithTheCapacity(t *testing.T) {
 	for _, algorithm := range algorithms {

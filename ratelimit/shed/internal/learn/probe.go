@@ -103,7 +103,7 @@ func (l *Learner) gauge(mean float64) {
 	case int(l.limit) <= 1 || l.limit <= float64(l.options.Min):
 		// Nothing can be lower than that: there is no other measurement.
 		l.base += follow * (mean - l.base)
-	case 2*l.window.peak <= int(l.limit) && mean <= tolerance*l.base:
+	case 2*l.load() <= l.limit && mean <= tolerance*l.base:
 		// As little was in progress as in a probe.
 		l.base += follow * (mean - l.base)
 	}
@@ -128,18 +128,18 @@ func (l *Learner) gauge(mean float64) {
 
 // schedule begins a probe if it is time. What is not in use needs none.
 func (l *Learner) schedule() {
-	if 2*l.window.peak <= int(l.limit) {
+	load := l.load()
+	if 2*load <= l.limit {
 		return
 	}
-	inUse := float64(l.window.peak) >= 0.9*(1-l.options.Reserve)*l.limit
-	if inUse {
+	if load >= 0.9*l.limit {
 		l.probe.countdown--
 	}
 	if l.slow >= suspects {
 		l.hasten(0)
 	}
 	if l.probe.countdown <= 0 {
-		l.begin(max(l.smooth, l.last), l.window.peak)
+		l.begin(max(l.smooth, l.last), load)
 	}
 }
 
@@ -151,16 +151,16 @@ func (l *Learner) hasten(windows int) {
 	}
 }
 
-// begin begins a probe, unless the limit is as low as it can be. What is halved is the
-// load, how many requests were in progress, when the limit is above it: to halve a limit
-// that is not in use would measure the same again.
-func (l *Learner) begin(before float64, load int) {
+// begin begins a probe, unless the limit is as low as it can be. If the limit is above the
+// load, what is halved is the load: to halve a limit that is not in use would measure the
+// same again.
+func (l *Learner) begin(before, load float64) {
 	l.slow = 0
 	l.probe.countdown = leastProbe + l.random.IntN(jitterProbe)
 	if l.probe.again {
 		l.probe.countdown, l.probe.again = againProbe, false
 	}
-	limit := max(l.options.Min, int(probeShare*min(l.limit, float64(load))))
+	limit := max(l.options.Min, int(probeShare*min(l.limit, load)))
 	if limit >= int(l.limit) || before == 0 {
 		return
 	}
@@ -187,6 +187,6 @@ func (l *Learner) conclude(mean, drops float64) {
 		l.sure = l.base
 		l.set(float64(p.limit))
 		l.smooth = 0
-		l.begin(mean, p.limit)
+		l.begin(mean, l.limit)
 	}
 }
