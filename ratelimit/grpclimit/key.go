@@ -81,11 +81,11 @@ func Peer(ctx context.Context, _ Call) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: the peer's address is no IP address", ErrNoKey)
 	}
-	addr := ap.Addr().WithZone("").Unmap()
+	addr := ap.Addr().Unmap()
 	if addr.Is4() {
 		return addr.String(), nil
 	}
-	return netip.PrefixFrom(addr, 64).Masked().String(), nil
+	return netip.PrefixFrom(addr, 64).Masked().String(), nil // without the zone
 }
 
 // Join returns a KeyFunc that combines the keys of several. No two different lists of

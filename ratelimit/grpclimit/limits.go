@@ -12,7 +12,7 @@ import (
 	"github.com/evenkeel-go/evenkeel/ratelimit"
 )
 
-// Mode says what is done with a decision.
+// Mode says what is done with a decision. Values that have no name are Enforce.
 type Mode uint8
 
 const (

@@ -20,7 +20,7 @@ import (
 //
 // Until then calls with the same key wait. One whose context would end before is not
 // made at all: it fails at once with a *[PauseError], whose code is ResourceExhausted.
-// Nothing is sent twice. Of a stream, its beginning waits, and its end is not heeded.
+// Nothing is sent twice. Of a stream, its beginning waits.
 //
 // The zero value is ready to use. Set the fields before first use and do not change or
 // copy the Pacer after it.
@@ -85,7 +85,23 @@ func (p *Pacer) Stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Clie
 	}
 	stream, err := streamer(ctx, desc, cc, method, opts...)
 	p.heed(key, err)
-	return stream, err
+	if err != nil {
+		return nil, err
+	}
+	return &pacedStream{stream, p, key}, nil
+}
+
+// pacedStream is a stream whose refusal arrives with what is received.
+type pacedStream struct {
+	grpc.ClientStream
+	pacer *Pacer
+	key   string
+}
+
+func (s *pacedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	s.pacer.heed(s.key, err)
+	return err
 }
 
 func (p *Pacer) wait(ctx context.Context, cc *grpc.ClientConn, method string) (key string, err error) {

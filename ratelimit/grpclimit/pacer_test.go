@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -73,11 +74,20 @@ func TestServersAreHeeded(t *testing.T) {
 }
 
 func TestThePacerAgainstAServer(t *testing.T) {
+	for name, ask := range map[string]func(context.Context, grpc_health_v1.HealthClient) error{
+		"unary":  func(ctx context.Context, c grpc_health_v1.HealthClient) error { return check(ctx, c) },
+		"stream": func(ctx context.Context, c grpc_health_v1.HealthClient) error { return watch(ctx, c) },
+	} {
+		t.Run(name, func(t *testing.T) { pacedAgainstAServer(t, ask) })
+	}
+}
+
+func pacedAgainstAServer(t *testing.T, ask func(context.Context, grpc_health_v1.HealthClient) error) {
 	p := &grpclimit.Pacer{}
 	m := limits(t, keyed(t, ratelimit.Per(1, time.Hour)), grpclimit.Options{Key: everybody})
 	c := start(t, &service{}, m, grpc.WithUnaryInterceptor(p.Unary), grpc.WithStreamInterceptor(p.Stream))
-	require.NoError(t, check(as(t, ""), c))
-	require.Equal(t, codes.ResourceExhausted, status.Code(check(as(t, ""), c)))
+	require.NoError(t, ask(as(t, ""), c))
+	require.Equal(t, codes.ResourceExhausted, status.Code(ask(as(t, ""), c)))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for _, err := range []error{check(ctx, c), watch(ctx, c)} {

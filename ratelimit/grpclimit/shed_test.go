@@ -3,7 +3,9 @@ package grpclimit_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -200,4 +202,32 @@ func TestClassesAdmitModesAndErrors(t *testing.T) {
 	require.ErrorContains(t, err, "the gate and ShedOptions.Admit are nil")
 	_, err = grpclimit.NewShed(gate, grpclimit.ShedOptions{RetryAfter: -1})
 	require.ErrorContains(t, err, "ShedOptions.RetryAfter is -1ns")
+}
+
+// How long a stream lasts is up to its client, so a gate that learns hears of drops alone.
+func TestStreamsTellOnlyOfDrops(t *testing.T) {
+	for code, lower := range map[codes.Code]bool{codes.OK: false, codes.Unavailable: true} {
+		synctest.Test(t, func(t *testing.T) {
+			gate, err := shed.NewAdaptive(shed.AdaptiveOptions{})
+			require.NoError(t, err)
+			s := shedding(t, gate, grpclimit.ShedOptions{})
+			before := gate.Stats().Limit
+			last := time.Millisecond
+			for range 100 {
+				last += last / 20 // as if the server became slower and slower
+				var wg sync.WaitGroup
+				for range gate.Stats().Limit {
+					wg.Go(func() {
+						_ = s.Stream(nil, stream{context.Background()}, &grpc.StreamServerInfo{}, func(any, grpc.ServerStream) error {
+							time.Sleep(last)
+							return status.Error(code, "")
+						})
+					})
+				}
+				wg.Wait()
+			}
+			require.Equal(t, lower, gate.Stats().Limit < before, "%v: %d", code, gate.Stats().Limit)
+			require.Zero(t, gate.Stats().InFlight)
+		})
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
 	"github.com/evenkeel-go/evenkeel/ratelimit/httplimit"
+	"github.com/evenkeel-go/evenkeel/ratelimit/shed"
 )
 
 // writer is a ResponseWriter that keeps nothing.
@@ -38,12 +39,21 @@ func BenchmarkServe(b *testing.B) {
 			next.ServeHTTP(w, r)
 		}
 	})
+	wide := func() *ratelimit.Keyed[string] {
+		return keyed(b, ratelimit.Per(1_000_000_000, time.Second).Burst(1<<30))
+	}
+	two := limits(b, wide(), httplimit.Options{Key: key, Also: []httplimit.Policy{{Name: "site", Limiter: wide(), Key: everybody}}})
+	settle := limits(b, wide(), httplimit.Options{Key: key, Settle: true})
+	gate := shedding(b, concurrency(b, shed.ConcurrencyOptions{Limit: 10}), httplimit.ShedOptions{})
 	for _, bm := range []struct {
 		name string
 		h    http.Handler
 	}{
 		{"op=floor", floor},
 		{"op=admit", wrap(ratelimit.Per(1_000_000_000, time.Second).Burst(1 << 30))},
+		{"op=admit-two", two.Wrap(next)},
+		{"op=admit-settle", settle.Wrap(next)},
+		{"op=shed-admit", gate.Wrap(next)},
 		{"op=refuse", wrap(ratelimit.Per(1, time.Hour))},
 	} {
 		b.Run(bm.name, func(b *testing.B) {

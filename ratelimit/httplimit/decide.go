@@ -91,7 +91,8 @@ func reserve(asks []ask) (ratelimit.Decision, *bill, error) {
 	if !taken {
 		return d, nil, nil
 	}
-	if first.d.Remaining < d.Remaining {
+	// As All does, the smallest part of a burst that is left.
+	if float64(first.d.Remaining)*float64(d.Limit) < float64(d.Remaining)*float64(first.d.Limit) {
 		d = first.d
 	}
 	return d, b, nil

@@ -26,3 +26,14 @@ var CutLastElement = cutLastElement
 
 // Paused returns the number of keys that are remembered as paused.
 func (t *Transport) Paused() int { return t.pauses.Len() }
+
+// Texts returns how many members of RateLimit-Policy are remembered.
+func (l *Limits) Texts() int {
+	n := 0
+	for _, p := range l.policies {
+		p.texts.mu.Lock()
+		n += len(p.texts.known)
+		p.texts.mu.Unlock()
+	}
+	return n
+}

@@ -25,7 +25,7 @@ type Policy struct {
 	When func(*http.Request) bool
 }
 
-// Mode says what is done with a decision.
+// Mode says what is done with a decision. Values that have no name are Enforce.
 type Mode uint8
 
 const (

@@ -211,13 +211,15 @@ func TestLimitsOfTheirOwn(t *testing.T) {
 		return ratelimit.Per(int64(1+len(user)), time.Minute)
 	}, ratelimit.KeyedOptions{Capacity: 1000})
 	require.NoError(t, err)
-	h := limits(t, l, httplimit.Options{Key: byUser}).Wrap(http.HandlerFunc(ok))
+	m := limits(t, l, httplimit.Options{Key: byUser})
+	h := m.Wrap(http.HandlerFunc(ok))
 	for i := range 300 { // more limits than are remembered
 		res := call(h, "GET", "gold", 1)
 		require.Equal(t, `"default";q=100;w=60`, res.Header.Get("RateLimit-Policy"))
 		user := fmt.Sprintf("%0*d", i, 0)
 		res = call(h, "GET", user, 1)
 		require.Equal(t, fmt.Sprintf(`"default";q=%d;w=60`, 1+len(user)), res.Header.Get("RateLimit-Policy"))
+		require.LessOrEqual(t, m.Texts(), 64)
 	}
 }
 
@@ -252,6 +254,8 @@ func TestShadowRefusesNobody(t *testing.T) {
 	require.Equal(t, 200, call(h, "GET", "", 1).StatusCode)
 	require.Equal(t, uint64(1), m.Stats().Off)
 	require.Len(t, seen, 3)
+	mode = 77
+	require.Equal(t, 400, call(h, "GET", "", 1).StatusCode, "a mode without a name is Enforce")
 }
 
 func TestItsOwnErrorsLetRequestsThrough(t *testing.T) {

@@ -93,6 +93,21 @@ func TestSettleAmongPolicies(t *testing.T) {
 	})
 }
 
+func TestTheTightestDecidesWithSettleToo(t *testing.T) {
+	for _, settle := range []bool{false, true} {
+		var names []string
+		h := limits(t, keyed(t, ratelimit.Per(100, time.Hour)), httplimit.Options{
+			Name: "queries", Key: byUser, Cost: byCost, Settle: settle,
+			Also:       []httplimit.Policy{{Name: "site", Limiter: keyed(t, ratelimit.Per(10, time.Hour)), Key: everybody}},
+			OnDecision: func(_ *http.Request, _ httplimit.Mode, d ratelimit.Decision) { names = append(names, d.Name) },
+		}).Wrap(http.HandlerFunc(ok))
+		for _, cost := range []int64{5, 20, 100} { // 95 % and 90 %, 75 % and 80 %, refused
+			call(h, "GET", "a", cost)
+		}
+		require.Equal(t, []string{"site", "queries", "queries"}, names)
+	}
+}
+
 func TestSetCostSaysWhetherSomebodyWaits(t *testing.T) {
 	require.False(t, httplimit.SetCost(context.Background(), 1))
 	var plain, negative, settled bool

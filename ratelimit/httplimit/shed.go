@@ -258,7 +258,10 @@ func (s *Shed) mode(r *http.Request) (m Mode) {
 			s.fail(r, &PanicError{v, debug.Stack()})
 		}
 	}()
-	return s.o.Mode(r)
+	if m = s.o.Mode(r); m > Off {
+		m = Enforce
+	}
+	return m
 }
 
 // hook calls OnShed.
