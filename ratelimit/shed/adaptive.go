@@ -56,8 +56,8 @@ func (a Algorithm) String() string {
 // far below, nothing queues at half the limit, and the measurement is the new baseline, even
 // if it is higher: the server has become slower, and is not overloaded. If they are halved,
 // too, all that was taken away had been waiting: the limit stays halved, and is halved again.
-// This costs about one hundredth of the throughput, and requests are refused meanwhile that
-// would otherwise be let in. A limit that is not in use is not probed.
+// This costs one to four hundredths of the throughput, and requests are refused meanwhile
+// that would otherwise be let in. A limit that is not in use is not probed.
 //
 // So under steady overload of a server that works on c requests at a time, the limit comes
 // near c from wherever it was, and stays there: in thousands of simulated runs, with constant

@@ -131,6 +131,9 @@ func TestLimitDoesNotCreep(t *testing.T) {
 				near(t, s.run(l, n/10, endless), s.capacity)
 				require.Less(t, l.Baseline(), 15*time.Millisecond)
 			}
+			// And probes cost little.
+			least := time.Duration(n) * s.mean / time.Duration(s.capacity)
+			require.Less(t, s.now, least*11/10)
 		}
 	}
 }

@@ -31,8 +31,8 @@ const (
 	steady = 0.3
 
 	// A probe comes after 40 to 79 windows in which the limit was in use, and itself
-	// takes a window and a little. With the work that is not done meanwhile it costs
-	// about one hundredth of the throughput. VegasLimit probes each 15 to 30 windows of
+	// takes a window and a little. With the work that is not done meanwhile probes cost one
+	// to four hundredths of the throughput. VegasLimit probes each 15 to 30 windows of
 	// that size, GradientLimit each 1,000 to 2,000 windows. The first comes early, because the
 	// first window may have been overloaded; and one comes again soon after a change.
 	leastProbe, jitterProbe = 40, 40
@@ -42,7 +42,7 @@ const (
 	// suspicion is how many times the baseline, and for how many windows in a row, the
 	// latency must be for a probe at once: the queue is long, or the baseline is no longer
 	// true. Ours.
-	suspicion, suspects = 2.0, 3
+	suspicion, suspects = 2.5, 3
 
 	// A latency that is lower than this share of the baseline for three windows in a row
 	// shows that the baseline is too high: a queue can only add. The mean of the 50
