@@ -76,7 +76,7 @@ func overload(g holder, clients, capacity int, service, timeout, d time.Duration
 		wg.Go(func() {
 			for time.Now().Before(end) {
 				if err := g.Do(context.Background(), shed.Default, work); err != nil {
-					time.Sleep(ms)
+					time.Sleep(4 * ms)
 				}
 			}
 		})

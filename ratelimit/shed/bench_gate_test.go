@@ -124,6 +124,7 @@ func BenchmarkKeyedConcurrency(b *testing.B) {
 		require.NoError(b, err)
 		name := "keys=" + strconv.Itoa(count)
 		b.Run("op=floor/"+name, func(b *testing.B) {
+			b.ReportAllocs()
 			sum := 0
 			for i := 0; b.Loop(); i += 7919 {
 				sum += floors[keys[i&(count-1)]]
