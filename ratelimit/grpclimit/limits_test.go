@@ -92,28 +92,24 @@ func TestPoliciesAreDecidedTogether(t *testing.T) {
 }
 
 func TestGRPCRetriesHeedThePushback(t *testing.T) {
-	m := limits(t, keyed(t, ratelimit.Per(1, time.Hour)), grpclimit.Options{Key: byUser})
-	attempts := 0
-	counted := &counting{m, &attempts}
-	c := start(t, &service{}, counted, grpc.WithDefaultServiceConfig(`{"methodConfig": [{"name": [{}], "retryPolicy": {
+	const retries = `{"methodConfig": [{"name": [{}], "retryPolicy": {
 		"maxAttempts": 5, "initialBackoff": "0.001s", "maxBackoff": "0.001s", "backoffMultiplier": 1,
-		"retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE"]}}]}`))
-	require.NoError(t, check(as(t, "a"), c))
-	ctx, cancel := context.WithTimeout(as(t, "a"), 100*time.Millisecond)
-	defer cancel()
-	require.Error(t, check(ctx, c))
-	require.Equal(t, 2, attempts, "the one that was refused is not repeated for half an hour")
-}
+		"retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]}`
+	m := limits(t, keyed(t, ratelimit.Per(1, time.Hour)), grpclimit.Options{
+		Key: byUser, Cost: func(context.Context, grpclimit.Call) int64 { return 2 }, // which can never be had
+	})
+	c := start(t, &service{}, m, grpc.WithDefaultServiceConfig(retries))
+	require.Equal(t, codes.ResourceExhausted, status.Code(check(as(t, "a"), c)))
+	require.Equal(t, uint64(1), m.Stats().Refused, "it is not repeated")
 
-// counting counts the unary calls that arrive one after the other.
-type counting struct {
-	*grpclimit.Limits
-	n *int
-}
-
-func (c *counting) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	*c.n++
-	return c.Limits.Unary(ctx, req, info, handler)
+	// Without an interceptor that says so, it would be.
+	attempts := 0
+	plain := start(t, &service{check: func(context.Context) error {
+		attempts++ // one after the other
+		return status.Error(codes.ResourceExhausted, "")
+	}}, limits(t, keyed(t, ratelimit.Per(100, time.Hour)), grpclimit.Options{Key: byUser}), grpc.WithDefaultServiceConfig(retries))
+	require.Equal(t, codes.ResourceExhausted, status.Code(check(as(t, "a"), plain)))
+	require.Equal(t, 5, attempts)
 }
 
 // unary calls an interceptor without a network.

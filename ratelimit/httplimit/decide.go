@@ -2,7 +2,6 @@ package httplimit
 
 import (
 	"errors"
-	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -104,7 +103,7 @@ func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values [
 	retry := int64(-1)
 	if !d.Allowed && d.RetryAfter >= 0 {
 		retry = max(1, seconds(d.RetryAfter))
-		values[2] = strconv.FormatInt(spread(retry, l.o.Jitter, rand.Int64N), 10)
+		values[2] = strconv.FormatInt(spread(retry, l.o.Jitter), 10)
 		h["Retry-After"] = values[2:3:3]
 	}
 	var (
@@ -114,7 +113,7 @@ func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values [
 	)
 	for i := range asks {
 		a := &asks[i]
-		reset := untilNextUnit(&a.d, a.limit)
+		reset := untilNextUnit(a)
 		if retry > 0 && a.policy.Name == d.Name {
 			reset = min(reset, retry)
 		}

@@ -49,7 +49,7 @@
 // above a client's limit then takes no place from the others, and waiting for a place
 // uses up the request's own time.
 //
-// // # The fields
+// # The fields
 //
 // A limit of the package ratelimit has a rate and a burst. The draft has a quota q
 // and a window w in whole seconds. q is the burst and w the time in which it
@@ -61,11 +61,12 @@
 // rounded up: never 0, and never less than t, as the draft demands. A partition
 // key (pk) is not sent: the key may be a secret.
 //
-// With several policies each field has one member for each, and Retry-After is that of
-// the policy that refuses for longest. The fields are added, not set, so that
-// middlewares with different names can be stacked; the draft allows a field to be split.
+// With several policies each field has one member for each, and Retry-After, and what it
+// is compared with, is that of the policy that refuses for longest. The fields are added,
+// not set, so that middlewares with different names can be stacked; the draft allows a
+// field to be split.
 //
-// // # Keys
+// # Keys
 //
 // The key function decides who is limited. It should return what the server itself
 // has established: the user of a checked token, the tenant of a session. Do not
@@ -90,7 +91,7 @@
 // panics changes nothing. Panics of the next handler pass through untouched, with all
 // that was held given back.
 //
-// // # When not to use it
+// # When not to use it
 //
 // It is no defence against traffic that saturates the network: that has to be dropped
 // before it arrives here. Limits are those of one process: behind a load balancer

@@ -61,16 +61,22 @@ func integer(n int64) string { return strconv.FormatInt(min(n, maxInteger), 10) 
 // than now; zero if none is missing. All units are there after ResetAfter; before
 // that flow in those that are missing but the next. A limit that is kept a little
 // too slow makes a difference over many units, but none makes it longer than one
-// interval.
-func untilNextUnit(d *ratelimit.Decision, l ratelimit.Limit) int64 {
-	missing := d.Limit - d.Remaining
+// interval. Only a debt does, and that the limit itself knows best.
+func untilNextUnit(a *ask) int64 {
+	missing := a.d.Limit - a.d.Remaining
 	if missing == 0 {
 		return 0
 	}
-	n, per, _ := l.Values()
+	n, per, _ := a.limit.Values()
 	others, _ := mulDiv(missing-1, int64(per), n)
 	interval := int64(per)/n + 1
-	next := min(int64(d.ResetAfter)-others, interval)
+	next := int64(a.d.ResetAfter) - others
+	if next > interval {
+		next = interval
+		if a.d.Remaining == 0 {
+			next = max(next, int64(a.policy.Limiter.Peek(a.key, 1).RetryAfter))
+		}
+	}
 	return max(1, seconds(time.Duration(next)))
 }
 

@@ -3,7 +3,6 @@ package httplimit
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -145,7 +144,7 @@ func (l *Limits) serveInProgress(w http.ResponseWriter, r *http.Request, next ht
 	if err != nil {
 		l.busy.Add(1)
 		if mode == Enforce {
-			w.Header()["Retry-After"] = []string{strconv.FormatInt(spread(1, l.o.Jitter, rand.Int64N), 10)}
+			w.Header()["Retry-After"] = []string{strconv.FormatInt(spread(1, l.o.Jitter), 10)}
 			l.tooMany.write(w)
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/http"
 
 	"github.com/evenkeel-go/evenkeel/ratelimit"
@@ -168,9 +169,9 @@ func newPolicy(field string, p Policy) (*policy, error) {
 }
 
 // spread adds to n seconds a random number of seconds, up to the share of n.
-func spread(n int64, share float64, below func(int64) int64) int64 {
+func spread(n int64, share float64) int64 {
 	if share == 0 {
 		return n
 	}
-	return n + below(int64(math.Ceil(float64(n)*share))+1)
+	return n + rand.Int64N(int64(math.Ceil(float64(n)*share))+1)
 }

@@ -70,6 +70,11 @@ func TestCostsAreSettledAfterTheAnswer(t *testing.T) {
 		res := call(h, "GET", "a", 1)
 		require.Equal(t, 429, res.StatusCode)
 		require.Equal(t, "21", res.Header.Get("Retry-After"))
+		require.Equal(t, `"default";r=0;t=21`, res.Header.Get("RateLimit"))
+		handle = ok
+		free := call(h, "GET", "a", 0)
+		require.Equal(t, 200, free.StatusCode)
+		require.Equal(t, `"default";r=0;t=21`, free.Header.Get("RateLimit"), "free, and told of the debt")
 		require.Contains(t, body(t, res), `"violated-policies":["default"]`)
 		require.Equal(t, uint64(1), m.Stats().Policies[0].Refused)
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -81,7 +80,7 @@ func ByMethod(r *http.Request) shed.Class {
 //
 //   - Drop, when the status is 503 or 504 or the deadline of the request's context has
 //     passed;
-//   - Ignore, when the client went away, the handler panicked or hijacked the
+//   - Ignore, when the client went away, the handler panicked, flushed or hijacked the
 //     connection, or the status is 429: the time that it took says nothing;
 //   - Success otherwise.
 //
@@ -208,17 +207,17 @@ func (s *Shed) run(w http.ResponseWriter, r *http.Request, next http.Handler, pe
 	outcome := shed.Ignore // of a panic
 	defer func() { permit.Release(outcome) }()
 	next.ServeHTTP(watch, r)
-	outcome = outcomeOf(watch.status, watch.hijacked, r.Context().Err())
+	outcome = outcomeOf(watch.status, watch.open, r.Context().Err())
 }
 
 // outcomeOf judges a request. A status of 0 is that of a handler that wrote nothing.
-func outcomeOf(status int, hijacked bool, err error) shed.Outcome {
+func outcomeOf(status int, open bool, err error) shed.Outcome {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return shed.Ignore
 	case err != nil, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
 		return shed.Drop
-	case hijacked, status == http.StatusTooManyRequests:
+	case open, status == http.StatusTooManyRequests:
 		return shed.Ignore
 	default:
 		return shed.Success
@@ -242,7 +241,7 @@ func (s *Shed) refuse(w http.ResponseWriter, r *http.Request, next http.Handler,
 		if refusal, ok := errors.AsType[*shed.Error](err); ok && refusal.RetryAfter > 0 {
 			wait = refusal.RetryAfter
 		}
-		w.Header()["Retry-After"] = []string{strconv.FormatInt(spread(seconds(wait), 1, rand.Int64N), 10)}
+		w.Header()["Retry-After"] = []string{strconv.FormatInt(spread(seconds(wait), 1), 10)}
 		shedding.write(w)
 	}
 }

@@ -181,6 +181,32 @@ func TestDropsAreLearnt(t *testing.T) {
 	}
 }
 
+// How long a stream lasts is up to its client, so a gate that learns hears of drops alone.
+func TestStreamsTellOnlyOfDrops(t *testing.T) {
+	for status, lower := range map[int]bool{200: false, 503: true} {
+		synctest.Test(t, func(t *testing.T) {
+			gate, err := shed.NewAdaptive(shed.AdaptiveOptions{})
+			require.NoError(t, err)
+			before := gate.Stats().Limit
+			last := time.Millisecond
+			h := shedding(t, gate, httplimit.ShedOptions{}).Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status)
+				w.(http.Flusher).Flush()
+				time.Sleep(last)
+			}))
+			for range 100 {
+				last += last / 20 // as if the server became slower and slower
+				var wg sync.WaitGroup
+				for range gate.Stats().Limit {
+					wg.Go(func() { h.ServeHTTP(&writer{http.Header{}}, httptest.NewRequest("GET", "/", nil)) })
+				}
+				wg.Wait()
+			}
+			require.Equal(t, lower, gate.Stats().Limit < before, "%d: %d", status, gate.Stats().Limit)
+		})
+	}
+}
+
 func TestPermitsAreGivenBack(t *testing.T) {
 	gate := concurrency(t, shed.ConcurrencyOptions{Limit: 1})
 	for name, handle := range map[string]http.HandlerFunc{

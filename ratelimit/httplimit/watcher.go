@@ -11,8 +11,8 @@ import (
 // Push excepted, can be done through it.
 type watcher struct {
 	http.ResponseWriter
-	status   int // 0 until the first byte of the answer
-	hijacked bool
+	status int  // 0 until the first byte of the answer
+	open   bool // a stream, or hijacked: how long it lasts is up to the client
 }
 
 // WriteHeader notes the first status that is final.
@@ -48,11 +48,12 @@ func (w *watcher) Flush() { _ = w.FlushError() }
 
 func (w *watcher) FlushError() error {
 	w.began()
+	w.open = true
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func (w *watcher) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	w.hijacked = w.hijacked || err == nil
+	w.open = w.open || err == nil
 	return conn, rw, err
 }
