@@ -82,8 +82,7 @@ type reserved struct {
 	act int
 }
 
-// script runs steps at their ticks. A step is a reserved, or a func that is given what was
-// reserved before, with the tick at which it runs.
+// step is a reservation at its tick, or a func that is given what was reserved before.
 type step struct {
 	reserve reserved
 	do      func(l *ratelimit.Limiter, rs []ratelimit.Reservation)
@@ -131,7 +130,7 @@ func TestReservationsOfXTime(t *testing.T) {
 		"cancel when its time has passed": {ten.Burst(2), []step{res(0, 2, 0), res(0, 2, 2), at(3, cancel(1)), res(3, 2, 3)}},
 		// x/time gives nothing back. The one behind it comes at tick 2 all the same, and then
 		// another one can: that is a burst.
-		"cancel one of two": {ten.Burst(2), []step{res(0, 2, 0), res(0, 1, 1), res(0, 1, 2), at(0, cancel(1)), res(0, 1, 2)}},
+		"cancel one of two":  {ten.Burst(2), []step{res(0, 2, 0), res(0, 1, 1), res(0, 1, 2), at(0, cancel(1)), res(0, 1, 2)}},
 		"cancel at its time": {ten.Burst(2), []step{res(0, 2, 0), res(0, 2, 2), res(0, 1, 3), at(2, cancel(1)), res(2, 2, 4)}},
 		// x/time gives 2 of 3 back, and the last comes at tick 5. All 3 can be had: with them
 		// 4 are used at tick 4, which is a burst, and 8 from tick 0 to 4.
