@@ -18,6 +18,7 @@ type Want struct {
 	tag   uint64
 	label string
 	core  core // of the key
+	into  *Reservation
 }
 
 // Want returns the want of n units, for [All].
@@ -33,6 +34,14 @@ func (k *Keyed[K]) Want(key K, n int64) Want {
 // Named returns the want with a name, which the Decision has if this limit decides.
 func (w Want) Named(name string) Want {
 	w.name = name
+	return w
+}
+
+// Reserving returns the want with a place for its reservation, as Reserve makes it: if all
+// is granted, r can be settled or cancelled, and if not it becomes the zero Reservation.
+// For the key of a Keyed it costs what [Keyed.Reserve] says.
+func (w Want) Reserving(r *Reservation) Want {
+	w.into = r
 	return w
 }
 
@@ -84,6 +93,12 @@ func gripsOf(grips []grip, wants []Want) []grip {
 		if wants[i].limiter == nil && wants[i].table == nil {
 			continue
 		}
+		if w := &wants[i]; w.into != nil {
+			*w.into = Reservation{}
+			if w.table != nil {
+				w.table.keepBooks(w.tag)
+			}
+		}
 		grips = append(grips, grip{want: wants[i]})
 		for j := len(grips) - 1; j > 0 && inOrder(&grips[j], &grips[j-1]) < 0; j-- {
 			grips[j], grips[j-1] = grips[j-1], grips[j]
@@ -115,7 +130,7 @@ func decideAll(grips []grip) Decision {
 	}
 	if d.Allowed {
 		for i := range grips {
-			grips[i].keep()
+			grips[i].keep(&grips[grips[i].leader])
 		}
 	}
 	for i := range slices.Backward(grips) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -292,4 +293,39 @@ func TestAllReachesBeyondTheFrame(t *testing.T) {
 		require.False(t, ratelimit.AllAt(now, k.Want(1, 1), l.Want(1)).Allowed)
 		now = now.Add(2 * limit.Frame())
 	}
+}
+
+func TestAllReserves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limit := ratelimit.Per(10, 10*time.Second)
+		l, k := newLimiter(t, limit), newKeyed[int](t, limit, 1)
+		var a, b, twice ratelimit.Reservation
+		left := func() [2]int64 { return [2]int64{l.Peek(0).Remaining, k.Peek(1, 0).Remaining} }
+
+		require.True(t, ratelimit.All(l.Want(3).Reserving(&a), k.Want(1, 4).Reserving(&b)).Allowed)
+		require.Equal(t, [2]int64{7, 6}, left())
+		a.Settle(1)
+		b.Settle(6)
+		require.Equal(t, [2]int64{9, 4}, left())
+
+		require.True(t, ratelimit.All(l.Want(2).Reserving(&a), l.Want(3).Reserving(&twice), k.Want(1, 1).Reserving(&b)).Allowed)
+		twice.Cancel()
+		a.Cancel()
+		b.Cancel()
+		require.Equal(t, [2]int64{9, 4}, left())
+
+		require.False(t, ratelimit.All(l.Want(2).Reserving(&a), k.Want(1, 5).Reserving(&b)).Allowed)
+		require.Zero(t, a)
+		require.Zero(t, b)
+		a.Settle(5)
+		require.Equal(t, [2]int64{9, 4}, left())
+
+		for key := range ratelimit.Ways { // a newcomer that takes a slot over
+			k.Take(10+key, 1)
+		}
+		require.True(t, ratelimit.All(k.Want(2, 1).Reserving(&b)).Allowed)
+		require.Equal(t, 2*time.Second, k.Take(2, 0).ResetAfter)
+		b.Cancel()
+		require.Equal(t, time.Second, k.Take(2, 0).ResetAfter, "what it inherited stays")
+	})
 }

@@ -14,6 +14,7 @@ type grip struct {
 	state *state // of a limiter
 	place place  // of the key; of a limiter only the word and the time
 	next  int64  // of a leader of a limiter: the word after the charges up to now
+	end   int64  // the word after the charge
 
 	charged bool
 	refused bool
@@ -110,7 +111,7 @@ func (g *grip) charge(leader *grip) (d Decision) {
 			next = c.owing(g.place.word, g.place.now, w.n)
 		}
 	}
-	g.refused = !ok
+	g.refused, g.end = !ok, next
 	if w.limiter != nil {
 		leader.next = next
 	} else if s := g.place.set; g.charged {
@@ -123,12 +124,19 @@ func (g *grip) charge(leader *grip) (d Decision) {
 }
 
 // keep makes the charge final.
-func (g *grip) keep() {
-	if w := &g.want; w.table != nil {
+func (g *grip) keep(leader *grip) {
+	w := &g.want
+	if w.table != nil {
 		w.table.tally(&g.place, true)
 		if g.charged && g.place.newcomer {
 			w.table.takeOver(&g.place, w.tag, w.label)
 		}
+		if w.into != nil {
+			*w.into = w.table.reservation(&g.place, w.tag, &w.core, w.n, g.end, g.ns, 0)
+		}
+	} else if w.into != nil {
+		s := leader.state
+		*w.into = Reservation{limiter: w.limiter, state: s, n: w.n, end: g.end, refunded: s.refunded.Load(), act: g.ns}
 	}
 }
 

@@ -76,11 +76,16 @@ func (t *table) reserve(tag uint64, ns, n int64, most time.Duration, c *core, la
 	if n > 0 {
 		t.put(&p, tag, next, label)
 	}
+	return t.reservation(&p, tag, c, n, next, ns, delay), delay, nil
+}
+
+// reservation returns that of a charge that was just put in its place.
+func (t *table) reservation(p *place, tag uint64, c *core, n, end, ns int64, delay time.Duration) Reservation {
 	b := &t.books[t.setOf(tag)]
 	return Reservation{
-		table: t, n: n, end: next, refunded: b.given[p.way], act: ns + int64(delay), delayed: delay > 0,
+		table: t, n: n, end: end, refunded: b.given[p.way], act: ns + int64(delay), delayed: delay > 0,
 		slot: slot{core: *c, tag: tag, base: t.base, way: p.way, turn: b.turns[p.way]},
-	}, delay, nil
+	}
 }
 
 // giveBack gives back n of the units of r, by the rules of Reservation.giveBack, and

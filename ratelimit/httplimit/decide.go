@@ -1,7 +1,6 @@
 package httplimit
 
 import (
-	"errors"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -22,25 +21,31 @@ func (l *Limits) decide(d *ratelimit.Decision, asks []ask) (b *bill, err error) 
 	first := &asks[0]
 	switch {
 	case l.o.Settle && first.policy == l.policies[0]:
-		*d, b, err = reserve(asks)
-		return b, err
+		b = &bill{}
+		if *d = takeAll(asks, &b.reservation); !d.Allowed {
+			b = nil
+		}
+		return b, nil
 	case len(asks) == 1:
 		first.d = first.policy.Limiter.Take(first.key, first.cost)
 		first.d.Name = first.policy.Name
 		*d = first.d
 	default:
-		*d = takeAll(asks)
+		*d = takeAll(asks, nil)
 	}
 	return nil, nil
 }
 
-// takeAll decides several together.
-func takeAll(asks []ask) ratelimit.Decision {
+// takeAll decides several together. The first is reserved in r, unless that is nil.
+func takeAll(asks []ask, r *ratelimit.Reservation) ratelimit.Decision {
 	var buf [4]ratelimit.Want
 	wants := buf[:0]
 	for i := range asks {
 		a := &asks[i]
 		wants = append(wants, a.policy.Limiter.Want(a.key, a.cost).Named(a.policy.Name))
+	}
+	if r != nil {
+		wants[0] = wants[0].Reserving(r)
 	}
 	d := ratelimit.All(wants...)
 	for i := range asks {
@@ -51,50 +56,6 @@ func takeAll(asks []ask) ratelimit.Decision {
 		}
 	}
 	return d
-}
-
-// reserve charges the first as an estimate that can be corrected, and takes the others.
-// When one of those refuses, the estimate is given back. A request for the same key that
-// comes in between is decided as if the estimate stood.
-func reserve(asks []ask) (ratelimit.Decision, *bill, error) {
-	first := &asks[0]
-	b := &bill{}
-	var err error
-	b.reservation, err = first.policy.Limiter.Reserve(first.key, first.cost, 0)
-	first.d = first.policy.Limiter.Peek(first.key, 0)
-	first.d.Name = first.policy.Name
-	if limited, ok := errors.AsType[*ratelimit.LimitError](err); ok {
-		first.d.Allowed = false
-		first.d.RetryAfter = limited.RetryAfter
-		for i := range asks[1:] {
-			a := &asks[i+1]
-			a.d = a.policy.Limiter.Peek(a.key, 0)
-		}
-		return first.d, nil, nil
-	}
-	if err != nil {
-		return ratelimit.Decision{}, nil, err
-	}
-	if len(asks) == 1 {
-		return first.d, b, nil
-	}
-	// What panics here is a function of a limiter: nothing must stay charged for it.
-	taken := false
-	defer func() {
-		if !taken {
-			b.reservation.Cancel()
-		}
-	}()
-	d := takeAll(asks[1:])
-	taken = d.Allowed
-	if !taken {
-		return d, nil, nil
-	}
-	// As All does, the smallest part of a burst that is left.
-	if float64(first.d.Remaining)*float64(d.Limit) < float64(d.Remaining)*float64(first.d.Limit) {
-		d = first.d
-	}
-	return d, b, nil
 }
 
 // tell adds the fields of a decision, with one member for each policy. The values are
