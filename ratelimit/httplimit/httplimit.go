@@ -30,7 +30,7 @@ func New(l *ratelimit.Keyed[string], o Options) (func(http.Handler) http.Handler
 //
 // A request costs what the decision and the writing of two fields cost: with one policy
 // about four times [ratelimit.Keyed.Take], without the key, and two allocations. Settle
-// adds two more decisions, and a copy of the request.
+// adds a copy of the request.
 //
 // A Limits is safe for concurrent use by multiple goroutines.
 type Limits struct {
