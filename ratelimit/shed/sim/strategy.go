@@ -10,7 +10,8 @@ import (
 
 // Strategy is what protects the server, in the order in which an attempt meets it: the
 // client's budget of retries, the client's Throttle, then the server's Shedder, and a
-// gate, which is Concurrency or Adaptive. What is nil is not there.
+// gate, which is Concurrency or Adaptive. What is nil is not there. Run changes nothing
+// that is pointed to.
 type Strategy struct {
 	// Name is how benchmarks and tables call it.
 	Name string
@@ -75,9 +76,15 @@ func (s *Strategy) validate() error {
 	return nil
 }
 
-// Strategies returns those of the benchmarks, for a server with so many workers. But
-// for what shed has no default for, the limit and the places in the queue, all options
-// are shed's defaults, unless the comments in the source say otherwise.
+// Strategies returns those of the benchmarks, for a server with so many workers: nothing
+// ("none"), a fixed limit of the workers with a long queue ("fifo"), without a queue
+// ("fixed") and with shed's ("codel"), learnt limits without and with it, a Shedder alone
+// and in front of a gate, a Throttle, and what is recommended.
+//
+// Options are shed's defaults wherever it has one, with three exceptions. Queues have
+// four places for each worker. A learnt limit may come to four times the workers, if that
+// is above shed's 200. And the Shedder of recommended goes by Demand, with bounds around
+// 1, since what a gate lets in is no reason to shed, and restores a class in 40 seconds.
 func Strategies(workers int) []Strategy {
 	queue := shed.Queue{Max: 4 * workers}
 	endless := shed.Queue{Max: most, Target: farAway, Interval: farAway}
@@ -86,8 +93,6 @@ func Strategies(workers int) []Strategy {
 		return &shed.AdaptiveOptions{Algorithm: a, Max: max(200, 4*workers), Queue: q, Reserve: reserve}
 	}
 	defaults := func() *shed.ShedderOptions { return &shed.ShedderOptions{} }
-	// The signal is above 1 while the gate refuses, and what the gate can bear is no
-	// reason to shed: so the bounds lie around 1.
 	demand := func() *shed.ShedderOptions {
 		return &shed.ShedderOptions{High: 1.1, Low: 0.95, RestoreOver: 40 * time.Second}
 	}
