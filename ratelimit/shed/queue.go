@@ -27,6 +27,10 @@ const (
 // still, and whoever has waited for the Target is refused. In both cases a request may
 // wait for the Target. Those whose time is over are refused before any work is done.
 //
+// The defaults suit requests of up to some tens of milliseconds, behind a limit of some
+// tens. Somebody has to leave within an Interval for a burst to be served at all: if the
+// time of a request divided by the limit comes near it, make both longer.
+//
 // Higher classes are served first. For a class, the queue is standing if it and the
 // classes above it were not empty for an Interval: a backlog of Background does not
 // shorten the time of Critical, and no request is kept that came before a refused one

@@ -32,8 +32,9 @@ import (
 //
 // It must come from [NewShedder]. It starts no goroutine: the first request after an
 // interval measures. The level holds while nobody asks. Unlike [Concurrency] and
-// [Adaptive] it bounds nothing: it reacts within seconds, and they do at once. Use it
-// in front of one of them.
+// [Adaptive] it bounds nothing: it reacts within seconds, and they do at once. Alone it
+// does not survive a peak (package sim). Use it in front of one of them, and let it go by
+// that one's [Concurrency.Demand].
 //
 // Admit costs one reading of the monotonic clock and one atomic addition, and some
 // nanoseconds for the hash in the one class that is shed in part. Neither an admission

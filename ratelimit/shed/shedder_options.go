@@ -13,8 +13,9 @@ import (
 // the process, and critical requests only if it is twice what can be borne.
 type ShedderOptions struct {
 	// Utilization says how busy the service is: 0 is idle, 1 is all that it can do,
-	// more is a queue that grows. Nil means that of a new [RuntimeMeter]. The caller's
-	// own can be as simple as workers in progress / all workers.
+	// more is a queue that grows. Nil means that of a new [RuntimeMeter], which is right if
+	// there is no gate behind the shedder; if there is, take its Demand. The caller's own
+	// can be as simple as workers in progress / all workers.
 	//
 	// It is called at most once an Interval, by one call of Admit while the others go
 	// on. NaN means that it does not know; it then counts as idle, for a shedder that
