@@ -33,6 +33,10 @@
 // A call whose client has no key is refused with InvalidArgument: it does not share one
 // limit with all others like it.
 //
+// The interceptors see every service of the server, that of health checks too. Leave it
+// out by When, and make it shed.Critical: an orchestrator that is refused ends the
+// process.
+//
 // # Streams
 //
 // A stream costs when it begins, and holds its permit until its handler returns. How long
@@ -40,7 +44,7 @@
 //
 // # Its own errors
 //
-// As in package httplimit: when a function of the options panics, or a cost is negative,
+// As in package httplimit: when a function of the options or of a limiter panics, or a cost is negative,
 // the policy is left out for the call, the others decide, and it is counted and reported.
 //
 // # Sources

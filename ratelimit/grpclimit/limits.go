@@ -151,9 +151,9 @@ func (l *Limits) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 
 // Stats is a snapshot of what a [Limits] has done.
 type Stats struct {
-	// Allowed counts the calls that went on to the handler with a decision, Refused
-	// those that were refused with ResourceExhausted, and Keyless those with
-	// InvalidArgument because a key was missing.
+	// Allowed counts the calls that went on to the handler, those to which no policy
+	// applied included, Refused those that were refused with ResourceExhausted, and
+	// Keyless those with InvalidArgument because a key was missing.
 	Allowed, Refused, Keyless uint64
 
 	// Shadowed counts the calls that the mode Shadow let through and that Enforce would
@@ -220,6 +220,7 @@ func (l *Limits) check(ctx context.Context, c Call) *refusal {
 	d, err := decide(asks)
 	if err != nil {
 		l.fail(ctx, c, err)
+		l.allowed.Add(1)
 		return nil
 	}
 	if l.o.OnDecision != nil {
@@ -278,6 +279,7 @@ func (l *Limits) ask(ctx context.Context, c Call, p *policy) (a ask, err error) 
 			return ask{}, nil
 		}
 	}
+	p.Limiter.LimitOf(key) // if it panics, it leaves out this policy and not all
 	return ask{p, key, cost}, nil
 }
 

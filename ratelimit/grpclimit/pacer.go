@@ -2,6 +2,7 @@ package grpclimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 //
 // Until then calls with the same key wait. One whose context would end before is not
 // made at all: it fails at once with a *[PauseError], whose code is ResourceExhausted.
-// Nothing is sent twice. Of a stream, its beginning waits.
+// One whose context ends while it waits fails with the code Canceled or DeadlineExceeded,
+// and its error wraps that of the context. Nothing is sent twice. Of a stream, its beginning waits.
 //
 // The zero value is ready to use. Set the fields before first use and do not change or
 // copy the Pacer after it.
@@ -32,8 +34,9 @@ type Pacer struct {
 	Key func(ctx context.Context, target, method string) string
 
 	// Limiter, if set, has the limit that calls with a key keep to. They wait in the
-	// order in which they came, and fail at once with a *[ratelimit.LimitError] if their
-	// context would end before their turn.
+	// order in which they came, and fail at once with an error that wraps a
+	// *[ratelimit.LimitError], with the code ResourceExhausted, if their context would end
+	// before their turn.
 	Limiter *ratelimit.Keyed[string]
 
 	// MaxPause bounds what a server may ask for: a longer wait is cut to it. 0 means
@@ -111,10 +114,30 @@ func (p *Pacer) wait(ctx context.Context, cc *grpc.ClientConn, method string) (k
 	}
 	late, err := p.pauses.Wait(ctx, p.Limiter, key)
 	if late > 0 {
-		err = &PauseError{key, late}
+		return key, &PauseError{key, late}
 	}
-	return key, err
+	return key, withStatus(err)
 }
+
+// withStatus gives an error of this side a code, which callers of gRPC look for.
+func withStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if limited, ok := errors.AsType[*ratelimit.LimitError](err); ok {
+		return &statusError{err, newRefusal(codes.ResourceExhausted, err.Error(), limited.RetryAfter).status}
+	}
+	return &statusError{err, status.FromContextError(err)}
+}
+
+// statusError is an error with a status.
+type statusError struct {
+	error
+	status *status.Status
+}
+
+func (e *statusError) Unwrap() error              { return e.error }
+func (e *statusError) GRPCStatus() *status.Status { return e.status }
 
 // heed begins a pause if the server asks for one.
 func (p *Pacer) heed(key string, err error) {

@@ -166,6 +166,9 @@ func (s *Shed) enter(ctx context.Context, c Call) (shed.Permit, *refusal) {
 		return shed.Permit{}, s.refuse(ctx, c, mode, err)
 	case errors.Is(ctx.Err(), context.Canceled):
 		s.gone.Add(1)
+		if mode == Shadow {
+			return shed.Permit{}, nil
+		}
 		return shed.Permit{}, &refusal{status: status.FromContextError(ctx.Err())}
 	case ctx.Err() != nil: // the time ran out in the queue
 		return shed.Permit{}, s.refuse(ctx, c, mode, err)

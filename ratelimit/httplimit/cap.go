@@ -34,7 +34,8 @@ type CapOptions struct {
 // URL, and calls the next handler if all parameters have values from 0 to Max. Otherwise
 // it answers 400 Bad Request, with a problem that names the parameter, the value and the
 // maximum. What is no number is refused in any case, and so is a query that cannot be
-// parsed, which two parsers might read in two ways.
+// parsed, which two parsers might read in two ways. It does not read bodies: take the
+// parameters from URL.Query and not from FormValue, which prefers a form in the body.
 //
 // Returns an error that names the option when Max or Default is out of range. A request
 // with a query costs its parsing.

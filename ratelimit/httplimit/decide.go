@@ -10,8 +10,8 @@ import (
 	"github.com/evenkeel-go/evenkeel/ratelimit"
 )
 
-// decide charges all that is asked for, or nothing. The Decision of each is left in its
-// ask, the one of all in d. An error means that a function of a limiter panicked.
+// decide charges all that is asked for, or nothing, and leaves the Decision in d. An error
+// means that a function of a limiter panicked.
 func (l *Limits) decide(d *ratelimit.Decision, asks []ask) (b *bill, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -27,9 +27,8 @@ func (l *Limits) decide(d *ratelimit.Decision, asks []ask) (b *bill, err error) 
 		}
 		return b, nil
 	case len(asks) == 1:
-		first.d = first.policy.Limiter.Take(first.key, first.cost)
-		first.d.Name = first.policy.Name
-		*d = first.d
+		*d = first.policy.Limiter.Take(first.key, first.cost)
+		d.Name = first.policy.Name
 	default:
 		*d = takeAll(asks, nil)
 	}
@@ -47,15 +46,29 @@ func takeAll(asks []ask, r *ratelimit.Reservation) ratelimit.Decision {
 	if r != nil {
 		wants[0] = wants[0].Reserving(r)
 	}
-	d := ratelimit.All(wants...)
-	for i := range asks {
-		if a := &asks[i]; a.policy.Name == d.Name {
-			a.d = d
-		} else {
-			a.d = a.policy.Limiter.Peek(a.key, 0)
+	return ratelimit.All(wants...)
+}
+
+// look gathers what the fields say of each policy. An error means that a function of a
+// limiter panicked: the decision stands, and nothing is told.
+func look(d *ratelimit.Decision, asks []ask) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{v, debug.Stack()}
 		}
+	}()
+	for i := range asks {
+		a, own := &asks[i], d
+		if a.policy.Name != d.Name {
+			peeked := a.policy.Limiter.Peek(a.key, 0)
+			own = &peeked
+		}
+		if own.Limit == 0 {
+			a.limit = ratelimit.Limit{} // it cannot be kept, and all is refused
+		}
+		a.remaining, a.reset = own.Remaining, untilNextUnit(a, own)
 	}
-	return d
+	return nil
 }
 
 // tell adds the fields of a decision, with one member for each policy. The values are
@@ -67,6 +80,9 @@ func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values [
 		values[2] = strconv.FormatInt(spread(retry, l.o.Jitter), 10)
 		h["Retry-After"] = values[2:3:3]
 	}
+	if len(asks) == 0 {
+		return
+	}
 	var (
 		buf    [128]byte
 		limits = buf[:0]
@@ -74,7 +90,7 @@ func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values [
 	)
 	for i := range asks {
 		a := &asks[i]
-		reset := untilNextUnit(a)
+		reset := a.reset
 		if retry > 0 && a.policy.Name == d.Name {
 			reset = min(reset, retry)
 		}
@@ -85,7 +101,7 @@ func (l *Limits) tell(h http.Header, asks []ask, d *ratelimit.Decision, values [
 			policy += ", " + text
 			limits = append(limits, ", "...)
 		}
-		limits = appendLimits(limits, a.policy.quoted, a.d.Remaining, reset)
+		limits = appendLimits(limits, a.policy.quoted, a.remaining, reset)
 	}
 	// These are the canonical forms of RateLimit-Policy and RateLimit: field names
 	// have no case.

@@ -13,7 +13,8 @@
 // # The idea
 //
 // [New] wraps a handler. Each request costs units of the limit of its client in a
-// [ratelimit.Keyed]. Every answer carries two structured fields of
+// [ratelimit.Keyed]. Every answer to which a policy applied, but for the refusals for want
+// of a key or by InProgress, carries two structured fields of
 // draft-ietf-httpapi-ratelimit-headers-10, one that names the policy and one that
 // says what is left of it:
 //
@@ -47,7 +48,10 @@
 //
 // The order matters: first [Budget], then the limits of clients, then [Shed]. What is
 // above a client's limit then takes no place from the others, and waiting for a place
-// uses up the request's own time.
+// uses up the request's own time. CORS goes around them all: a browser sends a preflight
+// without credentials, so it has no key, and cannot read a refusal without CORS fields.
+// Leave out the health checks of an orchestrator by When and Class, or it ends the
+// process that sheds.
 //
 // # The fields
 //
@@ -84,8 +88,8 @@
 //
 // # Its own errors
 //
-// A limit must not be what takes the service down. When a function of the options
-// panics, when a cost is negative, or when a key cannot be told through no fault of the
+// A limit must not be what takes the service down. When a function of the options or of
+// a limiter panics, when a cost is negative, or when a key cannot be told through no fault of the
 // client, the policy is left out for the request, and the others decide; a switch that
 // panics is off. It is counted in Stats and reported to Options.OnError. A hook that
 // panics changes nothing. Panics of the next handler pass through untouched, with all

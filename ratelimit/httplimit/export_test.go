@@ -10,7 +10,7 @@ import (
 var OutcomeOf = outcomeOf
 
 // RetryAfter reads the field of that name.
-func RetryAfter(h http.Header, now time.Time) time.Duration { return retryAfter(h, now) }
+func RetryAfter(h http.Header, now time.Time) (time.Duration, bool) { return retryAfter(h, now) }
 
 // Exhausted reads the lines of RateLimit.
 func Exhausted(lines ...string) time.Duration { return exhausted(lines) }

@@ -1,6 +1,7 @@
 package httplimit
 
 import (
+	"math"
 	"math/bits"
 	"strconv"
 	"time"
@@ -28,9 +29,12 @@ func quote(s string) (string, bool) {
 
 // policyMember writes the member of RateLimit-Policy for a limit. The quota is the burst
 // and the window the time in which it refills or, if that is less than a second, the
-// quota is what flows in within one.
+// quota is what flows in within one. The zero Limit has none.
 func policyMember(name string, l ratelimit.Limit) string {
 	n, d, burst := l.Values()
+	if n < 1 {
+		return name + ";q=0"
+	}
 	refill, rest := mulDiv(burst, int64(d), n)
 	if rest > 0 {
 		refill++
@@ -62,28 +66,31 @@ func integer(n int64) string { return strconv.FormatInt(min(n, maxInteger), 10) 
 // that flow in those that are missing but the next. A limit that is kept a little
 // too slow makes a difference over many units, but none makes it longer than one
 // interval. Only a debt does, and that the limit itself knows best.
-func untilNextUnit(a *ask) int64 {
-	missing := a.d.Limit - a.d.Remaining
-	if missing == 0 {
+func untilNextUnit(a *ask, d *ratelimit.Decision) int64 {
+	missing := d.Limit - d.Remaining
+	n, per, _ := a.limit.Values()
+	if missing == 0 || n < 1 {
 		return 0
 	}
-	n, per, _ := a.limit.Values()
 	others, _ := mulDiv(missing-1, int64(per), n)
 	interval := int64(per)/n + 1
-	next := int64(a.d.ResetAfter) - others
+	next := int64(d.ResetAfter) - others
 	if next > interval {
 		next = interval
-		if a.d.Remaining == 0 {
+		if d.Remaining == 0 {
 			next = max(next, int64(a.policy.Limiter.Peek(a.key, 1).RetryAfter))
 		}
 	}
 	return max(1, seconds(time.Duration(next)))
 }
 
-// mulDiv returns a*b/c, rounded down, and the remainder. The callers know that it
-// fits.
+// mulDiv returns a*b/c, rounded down, and the remainder. It fits if all are of one limit.
+// They are not if the limit has changed since the decision: then the largest int64 will do.
 func mulDiv(a, b, c int64) (q, rest int64) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	if hi >= uint64(c) {
+		return math.MaxInt64, 0
+	}
 	quo, rem := bits.Div64(hi, lo, uint64(c))
 	return int64(quo), int64(rem)
 }

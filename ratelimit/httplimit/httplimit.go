@@ -65,9 +65,9 @@ func (l *Limits) Wrap(next http.Handler) http.Handler {
 
 // Stats is a snapshot of what a [Limits] has done.
 type Stats struct {
-	// Allowed counts the requests that went on to the next handler with a decision,
-	// Refused those that were answered with 429, and Keyless those with 400 because a
-	// key was missing.
+	// Allowed counts the requests that went on to the next handler, those to which no
+	// policy applied included, Refused those that a policy answered with 429, and
+	// Keyless those with 400 because a key was missing.
 	Allowed, Refused, Keyless uint64
 
 	// Busy counts the requests that InProgress refused, or would have.
@@ -159,6 +159,7 @@ func (l *Limits) serveLimited(w http.ResponseWriter, r *http.Request, next http.
 	bill, err := l.decide(&d, asks)
 	if err != nil {
 		l.fail(r, err)
+		l.allowed.Add(1)
 		next.ServeHTTP(w, r)
 		return
 	}
@@ -173,6 +174,11 @@ func (l *Limits) serveLimited(w http.ResponseWriter, r *http.Request, next http.
 		l.hook(r, mode, d)
 	}
 	if mode == Enforce {
+		err := look(&d, asks)
+		if err != nil {
+			l.fail(r, err)
+			asks = nil
+		}
 		if !d.Allowed {
 			values := new([5]string)
 			l.tell(w.Header(), asks, &d, values[:3])
@@ -234,7 +240,8 @@ type ask struct {
 	key    string
 	cost   int64
 	limit  ratelimit.Limit // of the key
-	d      ratelimit.Decision
+
+	remaining, reset int64 // for the fields
 }
 
 // ask calls the functions of a policy. The policy does not apply if it says so, or if they

@@ -84,7 +84,7 @@ type Options struct {
 	// that are in force, put it in a middleware of its own.
 	Mode func(*http.Request) Mode
 
-	// Jitter adds a random part of the wait, up to this share of it and in whole
+	// Jitter adds a random part of the wait, up to this share of it, rounded up to whole
 	// seconds, to Retry-After, so that the workers of one client do not come back
 	// together. It is never earlier than the exact time. 0, none, is right when each
 	// client is one: each has a limit, and so a time, of its own. At most 1.

@@ -1,9 +1,11 @@
 package httplimit
 
 import (
+	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // exhausted reads the lines of RateLimit and returns the time until the last of the
@@ -123,8 +125,12 @@ func (p *fieldParser) bareItem() (number int64, ok bool) {
 		return -1, p.accept(':')
 	case c == '@':
 		p.accept('@')
+		before := p.rest
 		_, ok = p.number()
-		return -1, ok
+		return -1, ok && strings.IndexByte(before[:len(before)-len(p.rest)], '.') < 0
+	case c == '%':
+		p.accept('%')
+		return -1, p.displayString()
 	case c == '*' || isAlpha(c):
 		p.take(func(c byte) bool { return isTokenChar(c) || c == ':' || c == '/' })
 		return -1, true
@@ -174,6 +180,37 @@ func (p *fieldParser) str() (string, bool) {
 		out = append(out, c)
 	}
 	return "", false
+}
+
+// displayString is section 4.2.10. Its text is not needed.
+func (p *fieldParser) displayString() bool {
+	if !p.accept('"') {
+		return false
+	}
+	var text []byte
+	for p.rest != "" {
+		c := p.rest[0]
+		p.rest = p.rest[1:]
+		switch {
+		case c == '"':
+			return utf8.Valid(text)
+		case c < ' ' || c > '~':
+			return false
+		case c == '%':
+			if len(p.rest) < 2 || p.rest[:2] != strings.ToLower(p.rest[:2]) {
+				return false
+			}
+			b, err := hex.DecodeString(p.rest[:2])
+			if err != nil {
+				return false
+			}
+			p.rest = p.rest[2:]
+			text = append(text, b...)
+		default:
+			text = append(text, c)
+		}
+	}
+	return false
 }
 
 func isKeyChar(c byte) bool {

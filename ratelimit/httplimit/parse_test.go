@@ -36,9 +36,12 @@ func TestRetryAfterIsRead(t *testing.T) {
 		{"Fri, 31 Dec 9999 23:59:59 GMT", "", 1 << 31 * time.Second},
 	} {
 		h := http.Header{"Retry-After": {tc.field}, "Date": {tc.date}}
-		require.Equal(t, tc.want, httplimit.RetryAfter(h, now), "%q", tc.field)
+		got, ok := httplimit.RetryAfter(h, now)
+		require.Equal(t, tc.want, got, "%q", tc.field)
+		require.Equal(t, tc.want > 0 || tc.field == "0" || strings.HasSuffix(tc.field, "59 GMT"), ok, "%q", tc.field)
 	}
-	require.Zero(t, httplimit.RetryAfter(http.Header{}, now))
+	_, ok := httplimit.RetryAfter(http.Header{}, now)
+	require.False(t, ok)
 }
 
 func TestRateLimitIsRead(t *testing.T) {
@@ -56,6 +59,8 @@ func TestRateLimitIsRead(t *testing.T) {
 		{[]string{`"a";r=0;x;y=?1;z=tok/en;d=-1.5;s="\"\\";w=@12;t=3`}, 3},
 		{[]string{`"a"; r=0;   t=3`}, 3},
 		{[]string{`"a";r=1;r=0;t=9;t=3`}, 3},
+		{[]string{`"a";r=0;b=%"f%c3%bc\ r";t=3`}, 3}, // a Display String
+		{[]string{`"a";r=0;b=%"";t=3`}, 3},
 		{[]string{`"a";r=0.0;t=3`}, 0},
 		{[]string{`"a";r=0;t=-3`}, 0},
 		{[]string{`"a";r=0;t=999999999999999`}, 1 << 31},
@@ -71,6 +76,14 @@ func TestRateLimitIsRead(t *testing.T) {
 		{[]string{`"a";r=0;t=`}, 0},
 		{[]string{`"a";r=0;t=3;b=:x`}, 0},
 		{[]string{`"a";r=0;t=3;b=?2`}, 0},
+		{[]string{`"a";r=0;t=3;b=@1.5`}, 0},
+		{[]string{`"a";r=0;t=3;b=%`}, 0},
+		{[]string{`"a";r=0;t=3;b=%x`}, 0},
+		{[]string{`"a";r=0;t=3;b=%"x`}, 0},
+		{[]string{`"a";r=0;t=3;b=%"%C3%BC"`}, 0}, // lower case only
+		{[]string{`"a";r=0;t=3;b=%"%c3"`}, 0},    // not UTF-8
+		{[]string{`"a";r=0;t=3;b=%"%c`}, 0},
+		{[]string{`"a";r=0;t=3;b=%"ü"`}, 0},
 		{[]string{`"ä";r=0;t=3`}, 0},
 		{[]string{``}, 0},
 	} {
@@ -83,7 +96,7 @@ func FuzzRetryAfter(f *testing.F) {
 		f.Add(seed, seed)
 	}
 	f.Fuzz(func(t *testing.T, field, date string) {
-		d := httplimit.RetryAfter(http.Header{"Retry-After": {field}, "Date": {date}}, time.Now())
+		d, _ := httplimit.RetryAfter(http.Header{"Retry-After": {field}, "Date": {date}}, time.Now())
 		require.GreaterOrEqual(t, d, time.Duration(0))
 		require.LessOrEqual(t, d, 1<<31*time.Second)
 	})

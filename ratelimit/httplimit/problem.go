@@ -65,11 +65,18 @@ func newProblem(d details) *problem {
 	return &problem{status: d.Status, body: body, length: strconv.Itoa(len(body))}
 }
 
+// ofTheAnswer are fields that a middleware around this one may have set for the answer of
+// the handler. With them the refusal would be stored, or read as if it were compressed.
+var ofTheAnswer = [...]string{"Cache-Control", "Content-Encoding", "Etag", "Expires", "Last-Modified"}
+
 func (p *problem) write(w http.ResponseWriter) { p.answer(w, new([2]string)) }
 
 // answer is write with memory for two fields.
 func (p *problem) answer(w http.ResponseWriter, values *[2]string) {
 	h := w.Header()
+	for _, field := range ofTheAnswer {
+		delete(h, field)
+	}
 	values[0], values[1] = "application/problem+json", p.length
 	h["Content-Type"], h["Content-Length"] = values[0:1:1], values[1:2:2]
 	w.WriteHeader(p.status)

@@ -91,7 +91,11 @@ func ByMethod(r *http.Request) shed.Class {
 //
 // It costs what the gate costs and one allocation, for the ResponseWriter that watches
 // the status. That one passes on Flush, Hijack and ReadFrom, and has Unwrap for
-// [http.ResponseController].
+// [http.ResponseController]. [http.MaxBytesReader] does not look through it: to close the
+// connection of who sends too much, use it around the Shed.
+//
+// A client that goes away while its request waits in a queue is noticed at once over HTTP/2;
+// over HTTP/1.1 net/http notices only when the request's body has been read, or is empty.
 //
 // A Shed is safe for concurrent use by multiple goroutines.
 type Shed struct {
@@ -166,6 +170,10 @@ func (s *Shed) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 		s.refuse(w, r, next, mode, err)
 	case errors.Is(r.Context().Err(), context.Canceled):
 		s.gone.Add(1)
+		if mode == Shadow {
+			next.ServeHTTP(w, r)
+			return
+		}
 		shedding.write(w) // nobody reads it
 	case r.Context().Err() != nil:
 		s.refuse(w, r, next, mode, err) // the time ran out in the queue

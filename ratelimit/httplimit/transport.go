@@ -16,8 +16,8 @@ import (
 // before it sends, and stays away as long as a server asks it to.
 //
 // A server asks by Retry-After in a 429 or a 503, in seconds or as a date, and by a
-// RateLimit field that says that nothing is left (r=0) and when there will be (t). Until
-// then requests with the same key wait. One whose context would end before is not sent
+// RateLimit field that says that nothing is left (r=0) and when there will be (t); of both,
+// Retry-After counts, as the draft demands. Until then requests with the same key wait. One whose context would end before is not sent
 // at all: it fails at once with a *[PauseError].
 //
 // A Transport sends each request once. The 429 or 503 itself is the caller's to read,
@@ -95,11 +95,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	base := t.Base
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	res, err := base.RoundTrip(r)
+	res, err := t.base().RoundTrip(r)
 	if err == nil {
 		t.heed(key, res)
 	}
@@ -107,6 +103,21 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		call.Done(err == nil && !refused(res))
 	}
 	return res, err
+}
+
+// CloseIdleConnections closes those of Base, if it can: [http.Client.CloseIdleConnections]
+// asks for it.
+func (t *Transport) CloseIdleConnections() {
+	if base, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+		base.CloseIdleConnections()
+	}
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
+	}
+	return t.Base
 }
 
 // admit asks the throttle. A call that is not sent is never ended, and not counted.
@@ -141,12 +152,15 @@ func (t *Transport) heed(key string, res *http.Response) {
 		return
 	}
 	now := time.Now()
-	var wait time.Duration
+	var (
+		wait  time.Duration
+		asked bool
+	)
 	if refused(res) {
-		wait = retryAfter(res.Header, now)
+		wait, asked = retryAfter(res.Header, now)
 	}
-	if lines := res.Header["Ratelimit"]; len(lines) > 0 && res.Header.Get("Age") == "" {
-		wait = max(wait, exhausted(lines))
+	if lines := res.Header["Ratelimit"]; !asked && len(lines) > 0 && res.Header.Get("Age") == "" {
+		wait = exhausted(lines)
 	}
 	most := t.MaxPause
 	if most == 0 {

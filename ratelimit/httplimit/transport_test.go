@@ -62,7 +62,9 @@ func TestServersAreHeeded(t *testing.T) {
 		{"no field", answering(429), 0, 0},
 		{"nothing left", answering(200, "RateLimit", `"a";r=0;t=5`), 0, 5 * time.Second},
 		{"something left", answering(200, "RateLimit", `"a";r=1;t=5`), 0, 0},
-		{"the longer of both", answering(429, "RateLimit", `"a";r=0;t=5`, "Retry-After", "3"), 0, 5 * time.Second},
+		{"Retry-After of both", answering(429, "RateLimit", `"a";r=0;t=5`, "Retry-After", "3"), 0, 3 * time.Second},
+		{"even if it is 0", answering(429, "RateLimit", `"a";r=0;t=5`, "Retry-After", "0"), 0, 0},
+		{"unless it cannot be read", answering(429, "RateLimit", `"a";r=0;t=5`, "Retry-After", "soon"), 0, 5 * time.Second},
 		{"several lines", answering(200, "RateLimit", `"a";r=0;t=5`, "RateLimit", `"b";r=0;t=6`), 0, 6 * time.Second},
 		{"out of a cache", answering(200, "RateLimit", `"a";r=0;t=5`, "Age", "3"), 0, 0},
 		{"malformed", answering(200, "RateLimit", `a;r=0;t=5`), 0, 0},
@@ -276,4 +278,19 @@ func TestTheTransportOverRealHTTP(t *testing.T) {
 		res.Body.Close()
 	}
 	require.ErrorIs(t, err, ratelimit.ErrLimited)
+}
+
+// idle is a RoundTripper that counts how often its idle connections were closed.
+type idle struct {
+	serverFunc
+	closed *int
+}
+
+func (i idle) CloseIdleConnections() { *i.closed++ }
+
+func TestIdleConnectionsCanBeClosed(t *testing.T) {
+	closed := 0
+	(&http.Client{Transport: &httplimit.Transport{Base: idle{answering(200), &closed}}}).CloseIdleConnections()
+	require.Equal(t, 1, closed)
+	(&http.Client{Transport: &httplimit.Transport{Base: answering(200)}}).CloseIdleConnections() // it cannot
 }
