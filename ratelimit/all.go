@@ -22,7 +22,10 @@ type Want struct {
 }
 
 // Want returns the want of n units, for [All].
-func (l *Limiter) Want(n int64) Want { return Want{limiter: l, n: n} }
+func (l *Limiter) Want(n int64) Want {
+	_ = l.Limit() // a limiter that nobody made panics here, and not while All has hold of others
+	return Want{limiter: l, n: n}
+}
 
 // Want returns the want of n units of the key's limit, for [All].
 func (k *Keyed[K]) Want(key K, n int64) Want {
@@ -52,7 +55,9 @@ func (w Want) Reserving(r *Reservation) Want {
 //
 // If all is granted, the Decision is that of the limit that has the smallest part of its
 // burst left. If not, it is that of the refusing limit with the longest RetryAfter: after
-// it the same call succeeds, if nobody else asks. Its Name is that of the Want.
+// it the same call succeeds, if nobody else asks. Only if two keys of one Keyed have to
+// share a slot of a full set (Stats.Inherited), it may take longer. Its Name is that of
+// the Want.
 //
 // All holds the limits while it decides, for some tens of nanoseconds each, and those who
 // ask for them meanwhile wait. The same limit may be wanted several times, and All without

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"cmp"
 	"runtime"
+	"slices"
 )
 
 // grip is the hold that All has on a want.
@@ -16,6 +17,7 @@ type grip struct {
 	next  int64  // of a leader of a limiter: the word after the charges up to now
 	end   int64  // the word after the charge
 
+	stale   bool // the time lies outside the frame of the table
 	charged bool
 	refused bool
 	oldTag  uint64 // what was in the slot before the charge
@@ -42,25 +44,27 @@ func inOrder(a, b *grip) int {
 
 // holdAll takes all locks and words, in order.
 func holdAll(grips []grip) {
-	for range grips {
-		var stale *grip
-		for i := range grips {
-			g := &grips[i]
-			if g.leader = i; i > 0 && inOrder(&grips[i-1], g) == 0 {
-				g.leader = grips[i-1].leader
-			} else if !g.hold() && stale == nil {
-				stale = g
-			}
+	stale := false
+	for i := range grips {
+		g := &grips[i]
+		if g.leader = i; i > 0 && inOrder(&grips[i-1], g) == 0 {
+			g.leader = grips[i-1].leader
+		} else if g.stale = !g.hold(); g.stale {
+			stale = true
 		}
-		if stale == nil {
-			return
-		}
-		for i := len(grips) - 1; i >= 0; i-- {
-			grips[i].letGo(false, grips[i].leader == i)
-		}
-		stale.want.table.reframe(stale.ns)
 	}
-	for i := range grips { // each was reframed once: what is out of its frame now is past
+	if !stale {
+		return
+	}
+	for i := range slices.Backward(grips) {
+		grips[i].letGo(false, grips[i].leader == i)
+	}
+	for i := range grips {
+		if grips[i].stale {
+			grips[i].want.table.reframe(grips[i].ns)
+		}
+	}
+	for i := range grips { // what is out of its frame now is past
 		if grips[i].leader == i {
 			grips[i].hold()
 		}
@@ -107,8 +111,9 @@ func (g *grip) charge(leader *grip) (d Decision) {
 	ok, next := w.n == 0, g.place.word
 	if !ok && c.possible(w.n) {
 		g.charged = true
-		if next, ok = c.admits(g.place.word, g.place.now, w.n); !ok {
-			next = c.owing(g.place.word, g.place.now, w.n)
+		next, ok = c.admits(g.place.word, g.place.now, w.n)
+		if next > g.place.now+5*budget { // so far that the sum is above the burst
+			next = g.place.word
 		}
 	}
 	g.refused, g.end = !ok, next
@@ -132,7 +137,7 @@ func (g *grip) keep(leader *grip) {
 			w.table.takeOver(&g.place, w.tag, w.label)
 		}
 		if w.into != nil {
-			*w.into = w.table.reservation(&g.place, w.tag, &w.core, w.n, g.end, g.ns, 0)
+			*w.into = w.table.reservation(&g.place, w.tag, w.label, &w.core, w.n, g.end, g.ns, 0)
 		}
 	} else if w.into != nil {
 		s := leader.state

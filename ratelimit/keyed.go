@@ -162,7 +162,7 @@ func (k *Keyed[K]) Peek(key K, n int64) (d Decision) {
 // reservation gives back what it can, which is nothing once the key has lost its slot to
 // another, and nothing below what another key lost in the same set.
 //
-// The first Reserve or Wait makes the table 96 bytes a set larger: 27 bytes for a key of
+// The first Reserve or Wait makes the table 152 bytes a set larger: 44 bytes for a key of
 // Capacity.
 func (k *Keyed[K]) Reserve(key K, n int64, maxWait time.Duration) (Reservation, error) {
 	r, _, err := k.reserve(key, n, func(int64) time.Duration { return maxWait })

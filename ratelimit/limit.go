@@ -15,9 +15,10 @@ import (
 // The rate is a fraction and is never rounded up. It is kept exactly when n/d in
 // units per nanosecond, in lowest terms, has a numerator of at most 1024 (every
 // whole number up to 1024 a second, and every rounder number above), and when the
-// burst refills within 12 days. Any other rate is kept a little too slow, by less
-// than one part in a million up to a million units a second and by less than one
-// part in a thousand at a thousand million.
+// burst refills within 12 days. Any other rate is kept a little too slow: if the burst
+// refills within 12 days, by less than one part in a million up to a million units a
+// second and by less than one part in a thousand at a thousand million. A longer refill
+// costs precision: a unit takes up to one nanosecond longer.
 //
 // A Limit can be compared with ==. The zero value is not a valid limit: the
 // constructors refuse it, because neither "nothing" nor "everything" is a safe

@@ -26,8 +26,8 @@ import (
 // the bubble that uses it.
 //
 // Allow costs one reading of the monotonic clock and one compare-and-swap, and a
-// refusal writes nothing. Nothing is allocated, except for a sleep in Wait and for
-// a change of limit.
+// refusal writes nothing. Nothing is allocated, except for a sleep in Wait, for the
+// error of Wait and Reserve, and for a change of limit.
 //
 // A Limiter is safe for concurrent use by multiple goroutines.
 type Limiter struct {
@@ -52,7 +52,7 @@ type state struct {
 	initial int64 // the first word
 
 	// refunded sums up what was given back from the middle of the queue, in
-	// ticks. It is raised before the word is lowered; see Reservation.Cancel.
+	// ticks. It is raised while the word is frozen; see Reservation.refund.
 	refunded atomic.Int64
 
 	// next is set once the word is frozen; final, written before, is the word
@@ -165,7 +165,7 @@ func (l *Limiter) Peek(n int64) (d Decision) {
 }
 
 // farAway is a time, in nanoseconds from an epoch, that never comes.
-const farAway = 1 << 62
+const farAway = 1<<62 - 1
 
 // sinceEpoch returns the nanoseconds from epoch to t, at most 146 years either way
 // so that differences cannot overflow.

@@ -47,7 +47,7 @@ func (l *Limiter) reserve(n int64, maxWait time.Duration, deadline int64) (Reser
 	for {
 		ns := int64(time.Since(l.epoch))
 		s, now := l.at(ns)
-		refunded := s.refunded.Load() // before the word: see Cancel
+		refunded := s.refunded.Load() // before the word: rather too little
 		word := s.word.Load()
 		if word == frozen {
 			runtime.Gosched()
@@ -106,7 +106,8 @@ func (r *Reservation) Cancel() { r.Settle(0) }
 // could be taken by then as well, more than a burst might pass at once. So Settle gives
 // back at most the burst less what was taken since, and at most what would have remained
 // of this reservation's debt by now. After a change of limit only what nothing rested on
-// is given back, and what was used beyond the estimate is charged at the new limit.
+// is given back, and what was used beyond the estimate is charged at the new limit. With
+// [NewKeyedBy] it is charged at the limit under which it was reserved.
 //
 // The units that are given back do not count as admitted, and the debt does.
 func (r *Reservation) Settle(actual int64) {
@@ -138,8 +139,36 @@ func (l *Limiter) owe(n int64) {
 	}
 }
 
-// giveBack gives back n of the units.
+// giveBack gives back n of the units. It takes hold of the word: between a look at it and
+// a swap, others could charge as much as they give back, and bring it back to where it was.
 func (r *Reservation) giveBack(l *Limiter, n int64) {
+	for {
+		s := r.state
+		word := s.word.Load()
+		if word == frozen {
+			if next := s.next.Load(); next == nil {
+				runtime.Gosched()
+			} else if !r.follow(next) {
+				return
+			}
+			continue
+		}
+		if !s.word.CompareAndSwap(word, frozen) {
+			continue
+		}
+		back, middle := r.refund(&s.core, l.epoch, s.base, word, r.end, s.refunded.Load()-r.refunded, n)
+		if middle {
+			s.refunded.Add(back)
+		}
+		s.word.Store(word - back)
+		return
+	}
+}
+
+// refund returns the ticks that n of the units give back to a word, which nobody else can
+// change meanwhile, and whether that is from the middle of the queue. What was given back
+// from the middle since the charge is given.
+func (r *Reservation) refund(c *core, epoch time.Time, base, word, end, given, n int64) (back int64, middle bool) {
 	// Let T be the theoretical arrival time that would stand if every cancelled
 	// reservation had never been. With charges of c units at the times t, T is
 	// the maximum over all charges of t plus all c from that charge on. The word
@@ -154,65 +183,28 @@ func (r *Reservation) giveBack(l *Limiter, n int64) {
 	//
 	// What was given back since, from the middle of the queue, has lowered the
 	// word without lowering these terms, and counts against them (given). Only what
-	// the very last charge gives back is left out of refunded: after it all is as if
-	// the charge had never been, or had been smaller. But one that keeps a part and
-	// had to wait has waited for its whole size: its t is later than end - tol.
+	// the very last charge gives back is not counted: after it all is as if the charge
+	// had never been, or had been smaller. But one that keeps a part and had to wait has
+	// waited for its whole size: its t is later than end - tol.
 	//
-	// Order matters. refunded is raised before the word is lowered and read
-	// after the word is loaded, and the clock is read after that, so that each of
-	// them errs on the side of giving less back.
-	var own int64 // raised by us for a swap that failed
-	for {
-		s := r.state
-		word := s.word.Load()
-		given := s.refunded.Load() - own - r.refunded
-		if word == frozen {
-			next := s.next.Load()
-			if next == nil {
-				runtime.Gosched()
-				continue
-			}
-			if !r.follow(next, given) {
-				return
-			}
-			own = 0
-			continue
-		}
-		cost := mulDiv(n, s.cost, 1)
-		behind := word + given - r.end
-		if behind == 0 && !r.shrinks(n) {
-			if s.word.CompareAndSwap(word, word-min(cost, word-lowest)) {
-				return
-			}
-			continue
-		}
-		back := min(cost, word-lowest)
-		if behind != 0 {
-			now := s.clamp(int64(time.Since(l.epoch)) - s.base)
-			back = min(cost, s.tol-behind-given, r.end-now-given)
-		}
-		if back <= 0 {
-			return
-		}
-		s.refunded.Add(back)
-		if s.word.CompareAndSwap(word, word-back) {
-			return
-		}
-		own += back
+	// The clock is read while nobody can charge, so it is not earlier than any charge.
+	behind := word + given - end
+	back = min(mulDiv(n, c.cost, 1), word-lowest)
+	if behind != 0 {
+		now := c.clamp(int64(time.Since(epoch)) - base)
+		back = min(back, c.tol-behind-given, end-now-given)
 	}
+	return max(0, back), behind != 0 || r.delayed && n < r.n
 }
-
-// shrinks reports whether to give back n units leaves a smaller charge that had to wait.
-func (r *Reservation) shrinks(n int64) bool { return r.delayed && n < r.n }
 
 // follow finds the place of r in the state that took the place of its own, and
 // reports whether there is one.
-func (r *Reservation) follow(next *state, given int64) bool {
+func (r *Reservation) follow(next *state) bool {
 	s := r.state
 	switch {
 	case next.limit == s.limit && next.initial != lowest: // another frame
 		r.end -= (next.base - s.base) * s.scale
-	case s.final+given == r.end: // another limit, and r was the last charge
+	case s.final+s.refunded.Load()-r.refunded == r.end: // another limit, and r was the last charge
 		r.end, r.refunded = next.initial, 0
 	default:
 		return false

@@ -118,7 +118,7 @@ func (t *table) find(s *set, tag uint64, since int64) place {
 	}
 	p.word = s.word[p.way]
 	if p.newcomer && s.tags[p.way] == 0 {
-		p.word = unused
+		p.word = lowest // which refuses what is past
 	}
 	return p
 }
@@ -206,7 +206,7 @@ func (t *table) take(tag uint64, ns, n int64, c *core, label string) (word, now 
 	}
 	word = s.word[way]
 	if newcomer && s.tags[way] == 0 {
-		word = unused
+		word = lowest // which refuses what is past
 	} else if newcomer && word > now {
 		count(&s.inherited, &t.inherited)
 	}

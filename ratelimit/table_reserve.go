@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"math"
 	"time"
 )
 
@@ -11,8 +10,13 @@ type book struct {
 	// state.refunded is of a Limiter.
 	given [ways]int64
 
-	// lost is the largest word that was ever lost to a newcomer. Nothing is given back
-	// below it: the key that owed so much may come back and inherit that word.
+	// tol is the least tolerance under which somebody waits for the key of a slot, and
+	// zero if nobody does: the limit of the key may have changed since a reservation.
+	tol [ways]int64
+
+	// lost is the largest word that was lost to a newcomer since there are books. Nothing
+	// is given back below it: the key that owed so much may come back and inherit that
+	// word. That it lay in the past means nothing to one who read the clock before.
 	lost int64
 
 	// turns counts the newcomers of a slot. A reservation of another turn gives nothing
@@ -23,18 +27,28 @@ type book struct {
 // takeOver notes that the place gets another key.
 func (b *book) takeOver(p *place) {
 	b.turns[p.way]++
-	if p.word > p.now {
-		b.lost = max(b.lost, p.word)
+	b.tol[p.way] = 0
+	b.lost = max(b.lost, p.word)
+}
+
+// reserved notes a reservation for the key of the place, under a tolerance.
+func (b *book) reserved(p *place, tol int64, delayed bool) {
+	if p.word <= p.now {
+		b.tol[p.way] = 0
+	}
+	if have := b.tol[p.way]; delayed && (have == 0 || tol < have) {
+		b.tol[p.way] = tol
 	}
 }
 
 // slot is where a reservation was charged.
 type slot struct {
-	core // the limit of the key
-	tag  uint64
-	base int64 // of the frame in which Reservation.end counts
-	way  int
-	turn uint32
+	core  // the limit of the key
+	tag   uint64
+	label string
+	base  int64 // of the frame in which Reservation.end counts
+	way   int
+	turn  uint32
 }
 
 // keepBooks makes the books if there are none.
@@ -53,12 +67,7 @@ func (t *table) keepBooks(tag uint64) {
 		return
 	}
 	for i := range books {
-		books[i].lost = math.MinInt64
-		for way, tag := range t.sets[i].tags {
-			if tag != 0 { // any of the words may have been lost before
-				books[i].lost = max(books[i].lost, t.sets[i].word[way])
-			}
-		}
+		books[i].lost = lowest // no word is below one that was lost before
 	}
 	t.books = books
 }
@@ -76,26 +85,27 @@ func (t *table) reserve(tag uint64, ns, n int64, most time.Duration, c *core, la
 	if n > 0 {
 		t.put(&p, tag, next, label)
 	}
-	return t.reservation(&p, tag, c, n, next, ns, delay), delay, nil
+	return t.reservation(&p, tag, label, c, n, next, ns, delay), delay, nil
 }
 
 // reservation returns that of a charge that was just put in its place.
-func (t *table) reservation(p *place, tag uint64, c *core, n, end, ns int64, delay time.Duration) Reservation {
+func (t *table) reservation(p *place, tag uint64, label string, c *core, n, end, ns int64, delay time.Duration) Reservation {
 	b := &t.books[t.setOf(tag)]
+	b.reserved(p, c.tol, delay > 0)
 	return Reservation{
 		table: t, n: n, end: end, refunded: b.given[p.way], act: ns + int64(delay), delayed: delay > 0,
-		slot: slot{core: *c, tag: tag, base: t.base, way: p.way, turn: b.turns[p.way]},
+		slot: slot{core: *c, tag: tag, label: label, base: t.base, way: p.way, turn: b.turns[p.way]},
 	}
 }
 
-// giveBack gives back n of the units of r, by the rules of Reservation.giveBack, and
+// giveBack gives back n of the units of r, by the rules of Reservation.refund, and
 // never below what a key has lost.
 func (t *table) giveBack(r *Reservation, n int64) {
 	i := t.setOf(r.slot.tag)
-	s, b := &t.sets[i], &t.books[i]
+	s := &t.sets[i]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	way := r.slot.way
+	b, way := &t.books[i], r.slot.way
 	if s.tags[way] != r.slot.tag || b.turns[way] != r.slot.turn {
 		return
 	}
@@ -103,17 +113,13 @@ func (t *table) giveBack(r *Reservation, n int64) {
 	if !ok {
 		return
 	}
-	word, given := s.word[way], b.given[way]-r.refunded
-	now := t.clamp(int64(time.Since(t.epoch)) - t.base)
-	behind := word + given - end
-	back := min(mulDiv(n, r.slot.cost, 1), word-max(b.lost, lowest))
-	if behind != 0 {
-		back = min(back, r.slot.tol-behind-given, end-now-given)
+	c := r.slot.core
+	if tol := b.tol[way]; tol > 0 {
+		c.tol = min(c.tol, tol)
 	}
-	if back <= 0 {
-		return
-	}
-	if behind != 0 || r.shrinks(n) {
+	back, middle := r.refund(&c, t.epoch, t.base, s.word[way], end, b.given[way]-r.refunded, n)
+	back = max(0, min(back, s.word[way]-b.lost))
+	if middle {
 		b.given[way] += back
 	}
 	s.word[way] -= back
@@ -124,6 +130,6 @@ func (t *table) owe(at *slot, n int64) {
 	p := t.open(at.tag, int64(time.Since(t.epoch)))
 	defer p.set.mu.Unlock()
 	if next := at.owing(p.word, p.now, n); next > p.word {
-		t.put(&p, at.tag, next, "")
+		t.put(&p, at.tag, next, at.label)
 	}
 }
