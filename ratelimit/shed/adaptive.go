@@ -84,15 +84,17 @@ type AdaptiveOptions struct {
 	// Algorithm is how the limit follows the latency. Zero means Gradient2.
 	Algorithm Algorithm
 
-	// Initial is the limit at the start. Zero means 20, within Min and Max. This and the
-	// other defaults are those of failsafe-go, and but for Min those of concurrency-limits.
+	// Initial is the limit at the start. Zero means 20, within Min and Max, as in failsafe-go
+	// and concurrency-limits.
 	Initial int
 
 	// Min is the least limit. Zero means 1. A probe cannot go below it either, so it
 	// must be no more than the server can bear at any time.
 	Min int
 
-	// Max is the greatest limit. Zero means 200, or Min or Initial if they are greater.
+	// Max is the greatest limit. Zero means 1000, or Min or Initial if they are greater.
+	// Peers have 200, since their limits creep up to it; a server that can work on 256 at a
+	// time then does 70 % of what it could (package sim).
 	Max int
 
 	// Reserve is the share of the limit that only Critical requests may use, as in
@@ -119,7 +121,7 @@ func (o AdaptiveOptions) check() (AdaptiveOptions, error) {
 		o.Min = 1
 	}
 	if o.Max == 0 {
-		o.Max = max(200, o.Min, o.Initial)
+		o.Max = max(1000, o.Min, o.Initial)
 	}
 	if o.Max < o.Min {
 		return o, fmt.Errorf("shed: AdaptiveOptions.Max is %d, expected Min, %d, or more", o.Max, o.Min)

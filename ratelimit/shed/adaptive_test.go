@@ -21,7 +21,7 @@ func TestNewAdaptiveNamesTheField(t *testing.T) {
 		"shed: AdaptiveOptions.Min is -1, expected 0 or more":                  {Min: -1},
 		"shed: AdaptiveOptions.Max is -1, expected 0 or more":                  {Max: -1},
 		"shed: AdaptiveOptions.Max is 3, expected Min, 4, or more":             {Min: 4, Max: 3},
-		"shed: AdaptiveOptions.Initial is 3, expected Min to Max, 4 to 200":    {Min: 4, Initial: 3},
+		"shed: AdaptiveOptions.Initial is 3, expected Min to Max, 4 to 1000":   {Min: 4, Initial: 3},
 		"shed: AdaptiveOptions.Initial is 9, expected Min to Max, 1 to 8":      {Max: 8, Initial: 9},
 		"shed: AdaptiveOptions.Reserve is NaN, expected 0 or more and below 1": {Reserve: math.NaN()},
 		"shed: AdaptiveOptions.Queue.Max is -1, expected 0 or more":            {Queue: shed.Queue{Max: -1}},

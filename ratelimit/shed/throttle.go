@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// ThrottleOptions are the knobs of [NewThrottle]. The zero value is what Google uses.
+// ThrottleOptions are the knobs of [NewThrottle]. The zero value is what Google uses, but
+// for a shorter Window.
 type ThrottleOptions struct {
 	// K is how many requests are sent for each that the backend accepts, in the long
 	// run. 0 means 2. With a smaller one less of the backend's time is wasted on
@@ -20,13 +21,15 @@ type ThrottleOptions struct {
 	// must not be less than 1.
 	K float64
 
-	// Window is the time that is looked back on, to a tenth of it. 0 means two minutes.
+	// Window is the time that is looked back on, to a tenth of it. 0 means 30 seconds.
 	// A backend that was away as a whole gets all of its requests again after about
-	// four windows, with a thousand requests a second; with fewer, sooner.
+	// four windows, with a thousand requests a second; with fewer, sooner. Google takes
+	// two minutes: then the lower classes are back four minutes after a peak of half a
+	// one, and no more is done meanwhile (package sim).
 	Window time.Duration
 
-	// Probe is the longest time for which all requests to a backend are rejected: the
-	// first one after it is sent, whatever the odds. 0 means one second.
+	// Probe is the longest time for which all requests of a class to a backend are
+	// rejected: the first one after it is sent, whatever the odds. 0 means one second.
 	Probe time.Duration
 
 	// Capacity is the largest number of backends that are kept in mind. 0 means 1024.
@@ -52,7 +55,7 @@ func (o ThrottleOptions) withDefaults() (ThrottleOptions, error) {
 	if o.Capacity < 0 {
 		return o, fmt.Errorf("shed: ThrottleOptions.Capacity is %v, expected 0 or more", o.Capacity)
 	}
-	o.Window = min(cmp.Or(o.Window, 2*time.Minute), farAway)
+	o.Window = min(cmp.Or(o.Window, 30*time.Second), farAway)
 	o.Probe = cmp.Or(o.Probe, time.Second)
 	o.Capacity = cmp.Or(o.Capacity, 1024)
 	if o.Rand == nil {
@@ -64,7 +67,7 @@ func (o ThrottleOptions) withDefaults() (ThrottleOptions, error) {
 // Throttle rejects requests in the client, before they are sent to a backend that
 // would refuse them: the adaptive throttling of Google's "Site Reliability Engineering"
 // (2016, chapter 21, Handling Overload). With the requests and the accepts of the last
-// two minutes a request is rejected with the probability
+// [ThrottleOptions].Window a request is rejected with the probability
 //
 //	max(0, (requests - K*accepts) / (requests + 1))
 //
@@ -169,11 +172,11 @@ func (t *Throttle[K]) allow(ns int64, key K, class Class) (Call, error) {
 	}
 	b.advance(t.slot(b, ns))
 	i := class.index()
-	if p := b.rejection(t.o.K, i); p > 0 && unit(t.o.Rand()) < p && !b.probe(ns, int64(t.o.Probe)) {
+	if p := b.rejection(t.o.K, i); p > 0 && unit(t.o.Rand()) < p && !b.probe(i, ns, int64(t.o.Probe)) {
 		b.count(i, kindRejected)
 		return Call{}, &t.refusals[i]
 	}
-	b.sent(ns, int64(t.o.Probe))
+	b.sent(i, ns, int64(t.o.Probe))
 	return Call{b, int8(i)}, nil
 }
 

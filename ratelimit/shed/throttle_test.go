@@ -58,9 +58,10 @@ func TestThrottleOptionsAreChecked(t *testing.T) {
 
 // naiveThrottle keeps a list of all that happened to one backend.
 type naiveThrottle struct {
-	born, last time.Time
-	slot       int64 // of the latest request
-	events     []naiveEvent
+	born   time.Time
+	last   [4]time.Time // by class
+	slot   int64        // of the latest request
+	events []naiveEvent
 }
 
 type naiveEvent struct {
@@ -121,14 +122,14 @@ func TestThrottleFollowsItsModel(t *testing.T) {
 							delete(models, other)
 						}
 					}
-					m = &naiveThrottle{born: now, last: now}
+					m = &naiveThrottle{born: now, last: [4]time.Time{now, now, now, now}}
 					models[key] = m
 				}
 				m.slot = max(m.slot, int64(now.Sub(m.born)/(2*time.Second)))
 				allowed, p := true, m.worst(class)
 				if p > 0 && float64(draw>>11)/(1<<53) < p {
-					if allowed = now.Sub(m.last) >= 3*time.Second; allowed {
-						m.last = now
+					if allowed = now.Sub(m.last[class]) >= 3*time.Second; allowed {
+						m.last[class] = now
 					}
 				}
 				call, err := throttle.AllowAt(now, key, allClasses[class])
@@ -138,8 +139,8 @@ func TestThrottleFollowsItsModel(t *testing.T) {
 					m.events = append(m.events, naiveEvent{m.slot, class, "rejected"})
 					return
 				}
-				if now.Sub(m.last) > 300*time.Millisecond {
-					m.last = now
+				if now.Sub(m.last[class]) > 300*time.Millisecond {
+					m.last[class] = now
 				}
 				calls = append(calls, open{call, m, class})
 			},
@@ -285,13 +286,13 @@ func TestThrottleForgetsIdleBackendsAndBoundsTheRest(t *testing.T) {
 	require.Equal(t, uint64(5), throttle.Untracked())
 	require.Zero(t, statsOf(throttle, "new"))
 
-	now = now.Add(2*time.Minute - 1)
+	now = now.Add(30*time.Second - 1)
 	for i := range 3 {
 		_, _ = throttle.AllowAt(now, strconv.Itoa(i), shed.Default)
 	}
 	fail("new")
 	require.Equal(t, uint64(6), throttle.Untracked(), "nobody is idle yet")
-	now = now.Add(12 * time.Second)
+	now = now.Add(3 * time.Second)
 	fail("new")
 	require.Equal(t, 4, keys(), "0, 1, 2 and new")
 	require.Equal(t, uint64(6), throttle.Untracked())
@@ -337,7 +338,7 @@ func TestThrottleFollowsTheClock(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			require.True(t, send())
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(30 * time.Second)
 		require.True(t, send())
 		require.Equal(t, uint64(1), statsOf(throttle, "a").Refused.Total())
 		require.Zero(t, statsOf(throttle, "a").Rejected)

@@ -28,8 +28,8 @@ type tally [classes][kinds]atomic.Int64
 // ever: it may count somewhat later, that is all.
 type backend struct {
 	sum     tally
-	current atomic.Int64 // the number of the current slot; it only grows
-	last    atomic.Int64 // when a request was sent, in nanoseconds from the epoch
+	current atomic.Int64          // the number of the current slot; it only grows
+	last    [classes]atomic.Int64 // when a request was sent, in nanoseconds from the epoch
 
 	born      int64 // when slot 0 began; immutable
 	ring      [slots]tally
@@ -38,7 +38,9 @@ type backend struct {
 
 func newBackend(ns int64) *backend {
 	b := &backend{born: ns}
-	b.last.Store(ns)
+	for i := range b.last {
+		b.last[i].Store(ns)
+	}
 	return b
 }
 
@@ -86,19 +88,20 @@ func (b *backend) rejection(k float64, class int) float64 {
 	return p
 }
 
-// sent notes that a request is sent, to a tenth of the time between probes: who does
+// sent notes that a request of a class is sent, to a tenth of the time between probes: who does
 // not write does not contend.
-func (b *backend) sent(ns, probe int64) {
-	if ns-b.last.Load() > probe/10 {
-		b.last.Store(ns)
+func (b *backend) sent(class int, ns, probe int64) {
+	if last := &b.last[class]; ns-last.Load() > probe/10 {
+		last.Store(ns)
 	}
 }
 
-// probe tells whether none was sent for so long that this one must be, and notes that
-// it is: of those who ask at the same time one is told so.
-func (b *backend) probe(ns, after int64) bool {
-	last := b.last.Load()
-	return ns-last >= after && b.last.CompareAndSwap(last, ns)
+// probe tells whether none of a class was sent for so long that this one must be, and
+// notes that it is: of those who ask at the same time one is told so.
+func (b *backend) probe(class int, ns, after int64) bool {
+	at := &b.last[class]
+	last := at.Load()
+	return ns-last >= after && at.CompareAndSwap(last, ns)
 }
 
 func (b *backend) stats(k float64) (s BackendStats) {

@@ -59,7 +59,7 @@
 //	vegas-codel              94 %    100 %    39 %        344 ms     0 %    3.2 %      2.5       0 s
 //	shedder                 0.4 %    0.3 %   0.3 %        879 ms     2 %    1.0 %      3.0     never
 //	shedder-vegas-codel      94 %    100 %    38 %        329 ms     0 %    3.2 %      2.5     never
-//	throttle-vegas-codel     98 %    100 %    41 %        344 ms     0 %    0.3 %      0.5     260 s
+//	throttle-vegas-codel     98 %    100 %    42 %        347 ms     0 %    0.3 %      0.5      87 s
 //	recommended              95 %    100 %    39 %        348 ms     0 %    1.1 %      1.1     101 s
 //
 // Never is not within five minutes. What is left of none's capacity was lost by crowding.

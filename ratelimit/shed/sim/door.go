@@ -27,7 +27,7 @@ type door struct {
 const (
 	defaultInitial = 20
 	defaultMin     = 1
-	defaultMax     = 200
+	defaultMax     = 1000
 )
 
 // newDoor returns the gate of a strategy, nil if it has none. What is wrong with the

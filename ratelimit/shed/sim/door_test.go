@@ -78,10 +78,10 @@ func TestTheGatesLargestLimitIsThatOfShed(t *testing.T) {
 		ours, err := sim.NewDoor(sim.Strategy{Adaptive: &shed.AdaptiveOptions{}})
 		require.NoError(t, err)
 		begin, most := time.Now(), [2]int{}
-		for range 100 { // a server that takes as long for many as for one
+		for range 200 { // a server that takes as long for many as for one
 			var permits []shed.Permit
 			var entries []*sim.Entry
-			for range 300 {
+			for range 1200 {
 				if permit, err := theirs.TryAcquire(shed.Default); err == nil {
 					permits = append(permits, permit)
 				}
@@ -98,7 +98,7 @@ func TestTheGatesLargestLimitIsThatOfShed(t *testing.T) {
 			}
 			most = [2]int{max(most[0], theirs.Stats().Limit), max(most[1], ours.Limit())}
 		}
-		assert.Equal(t, [2]int{200, 200}, most)
+		assert.Equal(t, [2]int{1000, 1000}, most)
 	})
 }
 

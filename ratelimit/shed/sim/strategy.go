@@ -81,16 +81,15 @@ func (s *Strategy) validate() error {
 // ("fixed") and with shed's ("codel"), learnt limits without and with it, a Shedder alone
 // and in front of a gate, a Throttle, and what is recommended.
 //
-// Options are shed's defaults wherever it has one, with three exceptions. Queues have
-// four places for each worker. A learnt limit may come to four times the workers, if that
-// is above shed's 200. And the Shedder of recommended goes by Demand, with bounds around
+// Options are shed's defaults wherever it has one, with two exceptions. Queues have four
+// places for each worker. And the Shedder of recommended goes by Demand, with bounds around
 // 1, since what a gate lets in is no reason to shed, and restores a class in 40 seconds.
 func Strategies(workers int) []Strategy {
 	queue := shed.Queue{Max: 4 * workers}
 	endless := shed.Queue{Max: most, Target: farAway, Interval: farAway}
 	fixed := func(q shed.Queue) *shed.ConcurrencyOptions { return &shed.ConcurrencyOptions{Limit: workers, Queue: q} }
 	learnt := func(a shed.Algorithm, q shed.Queue, reserve float64) *shed.AdaptiveOptions {
-		return &shed.AdaptiveOptions{Algorithm: a, Max: max(200, 4*workers), Queue: q, Reserve: reserve}
+		return &shed.AdaptiveOptions{Algorithm: a, Queue: q, Reserve: reserve}
 	}
 	defaults := func() *shed.ShedderOptions { return &shed.ShedderOptions{} }
 	demand := func() *shed.ShedderOptions {
