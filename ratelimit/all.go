@@ -61,7 +61,8 @@ func (w Want) Reserving(r *Reservation) Want {
 //
 // All holds the limits while it decides, for some tens of nanoseconds each, and those who
 // ask for them meanwhile wait. The same limit may be wanted several times, and All without
-// wants is granted. Up to 4 wants nothing is allocated. It is safe for concurrent use by
+// wants is granted. Up to 4 wants nothing is allocated, but
+// for the reservations of Reserving. It is safe for concurrent use by
 // multiple goroutines, also with the other methods of the limits, and never deadlocks:
 // everybody takes hold in the same order.
 //
@@ -95,16 +96,17 @@ func AllAt(now time.Time, wants ...Want) Decision {
 // There are few, and grips are large: they are sorted by insertion.
 func gripsOf(grips []grip, wants []Want) []grip {
 	for i := range wants {
-		if wants[i].limiter == nil && wants[i].table == nil {
+		w := &wants[i]
+		if w.into != nil {
+			*w.into = Reservation{}
+		}
+		if w.limiter == nil && w.table == nil {
 			continue
 		}
-		if w := &wants[i]; w.into != nil {
-			*w.into = Reservation{}
-			if w.table != nil {
-				w.table.keepBooks(w.tag)
-			}
+		if w.into != nil && w.table != nil {
+			w.table.keepBooks(w.tag)
 		}
-		grips = append(grips, grip{want: wants[i]})
+		grips = append(grips, grip{want: *w})
 		for j := len(grips) - 1; j > 0 && inOrder(&grips[j], &grips[j-1]) < 0; j-- {
 			grips[j], grips[j-1] = grips[j-1], grips[j]
 		}

@@ -82,7 +82,7 @@ func (l Limit) compile() (core, error) {
 }
 
 // keyScaleBits is the scale of limits by key, whose words share a table: a rate of up to
-// 15 million units a second is kept at most 0.1 % too slow, and bursts may take 208 days.
+// 60 million units a second is kept at most 0.1 % too slow, and bursts may take 208 days.
 const keyScaleBits = 6
 
 // compileByKey checks l and compiles it to the scale of all limits by key.

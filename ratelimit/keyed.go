@@ -29,6 +29,8 @@ import (
 // The number of keys does not burden the garbage collector: there are no pointers
 // in the table, and keys are not stored.
 //
+// A key that is not equal to itself, as NaN, is a new one at each call, and never limited.
+//
 // Make one with [NewKeyed] and do not copy it. It counts time from its creation on
 // the monotonic clock; under testing/synctest create it in the bubble that uses it.
 // A decision costs one clock reading, one hash and one uncontended lock of the
@@ -82,7 +84,7 @@ func NewKeyed[K comparable](limit Limit, o KeyedOptions) (*Keyed[K], error) {
 // RetryAfter, Wait and Reserve return an error that wraps ErrInvalidLimit.
 //
 // All limits count in ticks of 1/64 ns: a rate is kept exactly when the time of a unit
-// is a whole number of ticks, and otherwise too slow, by less than 0.1 % up to 15 million
+// is a whole number of ticks, and otherwise too slow, by less than 0.1 % up to 60 million
 // a second. Bursts may take up to 208 days to refill. If limits have very different
 // periods, a newcomer in a full set may inherit a debt of days: make the table large
 // enough, or give each period a Keyed of its own.
@@ -97,7 +99,7 @@ func NewKeyedBy[K comparable](limitOf func(K) Limit, o KeyedOptions) (*Keyed[K],
 }
 
 func newKeyed[K comparable](k *Keyed[K], c core, o KeyedOptions) (*Keyed[K], error) {
-	const most = min(1<<30, math.MaxInt>>8) // 40 GB, or what a 32-bit machine can address
+	const most = min(1<<30, math.MaxInt>>10) // 40 GB, or what a 32-bit machine can address
 	if o.Capacity < 0 || o.Capacity > most {
 		return nil, fmt.Errorf("%w: Capacity is %d, expected 0 to %d", ErrInvalidCapacity, o.Capacity, most)
 	}

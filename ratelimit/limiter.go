@@ -184,7 +184,8 @@ func (l *Limiter) Limit() Limit { return l.state.Load().limit }
 //
 // Returns an error that wraps ErrInvalidLimit, and changes nothing, when the limit
 // cannot be kept. It allocates one state; those who take at the same moment wait
-// for it for some nanoseconds.
+// for it for some nanoseconds. It reads the clock: a replay by TakeAt in another time line
+// needs a new limiter instead.
 func (l *Limiter) SetLimit(limit Limit) error {
 	c, err := limit.compile()
 	if err != nil {
