@@ -54,7 +54,7 @@ func Bearer(r *http.Request) (string, error) {
 	values := r.Header["Authorization"]
 	if len(values) == 1 {
 		scheme, token, _ := strings.Cut(values[0], " ")
-		if token = strings.Trim(token, " "); token != "" && strings.EqualFold(scheme, "Bearer") {
+		if token = strings.Trim(token, " "); token != "" && !strings.Contains(token, " ") && strings.EqualFold(scheme, "Bearer") {
 			return token, nil
 		}
 	}
