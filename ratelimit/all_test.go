@@ -94,14 +94,12 @@ func TestAllAgainstBuckets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const keys = 5 // fewer than the slots of a set: nobody inherits
 		now := origin
-		var limits []ratelimit.Limit
 		var limiters []*ratelimit.Limiter
 		var tables []*ratelimit.Keyed[int]
 		var models [][]*bucket // of each limiter one, of each table one a key
 		for i := range 4 {
 			limit := ratelimit.Per(rapid.Int64Range(1, 20).Draw(t, "n"), time.Duration(rapid.Int64Range(20, 1e10).Draw(t, "d"))).
 				Burst(rapid.Int64Range(1, 10).Draw(t, "burst"))
-			limits = append(limits, limit)
 			var of []*bucket
 			for range keys {
 				of = append(of, newBucket(limit, now))

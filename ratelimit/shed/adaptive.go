@@ -64,8 +64,15 @@ func (a Algorithm) String() string {
 // and exponential service times from 1 to 100 ms, to 1.6c with Gradient2 and 1.2c with Vegas in
 // the median, and between 0.7c and 2.3c in the worst. It takes some tens of windows.
 //
+// It learns of what waits behind it, and of nothing before it. Handlers that only compute,
+// and for less than the 10 ms after which Go lets the next goroutine run, end before another
+// begins: the queue is then that of the scheduler, in front of Acquire, and the limit is
+// never reached. That is what [Shedder] sees. A request that hangs keeps its place, and as
+// many as the limit stop everything: give all of them a deadline.
+//
 // Acquire and Release take an uncontended lock and a reading of the monotonic clock each,
-// and allocate nothing; nor do refusals, which read no clock. A request that waits in the
+// and allocate nothing; nor do refusals, which read no clock where there is no Queue. A
+// request that waits in the
 // Queue costs what it costs in Concurrency; its wait is not part of its latency.
 //
 // Make one with [NewAdaptive] and do not copy it. Make one for each thing that can be

@@ -22,7 +22,8 @@ import (
 //
 // Make one with [NewConcurrency] and do not copy it. Acquire and Release take an
 // uncontended lock each, read no clock while nobody waits, and allocate nothing; nor do
-// refusals. A request that waits allocates about 400 bytes.
+// refusals. Where there is a Queue, a request that cannot start at once takes the lock twice.
+// A request that waits allocates about 400 bytes.
 //
 // A Concurrency is safe for concurrent use by multiple goroutines.
 type Concurrency struct{ door door }

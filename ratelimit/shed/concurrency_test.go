@@ -372,3 +372,29 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 	// A place that was granted to one who was gone was admitted for the engine.
 	require.GreaterOrEqual(t, s.Admitted.Total(), uint64(admitted.Load()))
 }
+
+// brokenContext ends without an error.
+type brokenContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c brokenContext) Done() <-chan struct{} { return c.done }
+
+// A context that breaks its contract must not make a permit of a place that nobody gave.
+func TestAContextThatEndsWithoutAnErrorIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newConcurrency(t, shed.ConcurrencyOptions{Limit: 1, Queue: shed.Queue{Max: 1}})
+		p, err := c.TryAcquire(shed.Default)
+		require.NoError(t, err)
+		ctx := brokenContext{context.Background(), make(chan struct{})}
+		q := enqueue(ctx, c, shed.Default)
+		close(ctx.done)
+		synctest.Wait()
+		require.Equal(t, context.Canceled, q.err)
+		q.permit.Release(shed.Success)
+		require.Equal(t, 1, c.Stats().InFlight)
+		p.Release(shed.Success)
+		require.Zero(t, c.Stats().InFlight)
+	})
+}

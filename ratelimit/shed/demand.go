@@ -12,6 +12,8 @@ package shed
 //
 //	shed.ShedderOptions{Utilization: gate.Demand(), High: 1.1, Low: 0.95, RestoreOver: 40 * time.Second}
 //
+// It knows what came to the gate. What waits before it, in Go's scheduler, it does not see.
+//
 // The function is for one Shedder, which calls it from one goroutine at a time. It costs
 // what Stats costs.
 func (c *Concurrency) Demand() func() float64 { return c.door.demand() }

@@ -60,6 +60,9 @@
 // hits and reports, calls that wait for a person) give it a gate for each kind, or a fixed
 // limit.
 //
+// Handlers that only compute wait in Go's scheduler, before they get to a gate. A limit on
+// what is in progress does not see that; [Shedder] does. Put both in front.
+//
 // Shedding keeps a server alive. It is no replacement for enough servers.
 //
 // # Sources

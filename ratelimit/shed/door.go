@@ -103,10 +103,13 @@ func (d *door) wait(ctx context.Context, class int) error {
 		d.expire(w)
 		return d.verdict(w)
 	case <-gone:
-		if d.abandon(w) {
-			return ctx.Err()
+		if !d.abandon(w) {
+			return d.verdict(w)
 		}
-		return d.verdict(w)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return context.Canceled // foreign code: without an error this would be a permit
 	}
 }
 

@@ -49,7 +49,7 @@ func OutcomeOf(err error) Outcome {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return Ignore
-	case errors.Is(err, ErrShed), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, ErrShed), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return Drop
 	default:
 		return Success

@@ -33,6 +33,7 @@ func TestOutcomeOf(t *testing.T) {
 		{context.DeadlineExceeded, shed.Drop},
 		{fmt.Errorf("query: %w", os.ErrDeadlineExceeded), shed.Drop},
 		{&net.DNSError{IsTimeout: true}, shed.Drop},
+		{&net.DNSError{UnwrapErr: context.DeadlineExceeded}, shed.Drop}, // its Timeout returns false
 		{&net.DNSError{}, shed.Success},
 		{fmt.Errorf("call: %w", &shed.Error{Reason: shed.Full}), shed.Drop},
 	} {

@@ -21,9 +21,11 @@ import (
 //
 // All classes lie on one [Level]: first background requests are shed, from a few users
 // to all, then sheddable, then default ones, and critical ones last and only above
-// an extreme utilization. The level climbs while the utilization is above a high
-// bound, comes down more slowly while it is below a low one, and does not move between
-// them. A class of which no request came lately is passed over on the way up.
+// an extreme utilization that was measured after all others were shed. The level climbs
+// while the utilization is above a high bound, comes down more slowly while it is below a
+// low one, and does not move between them. In the critical class it goes up at its slowest,
+// and down as fast: most times it is there because of what had queued before the others were
+// shed, and too high. A class of which no request came lately is passed over on the way up.
 //
 // While anybody's request of a class is admitted, everybody's requests of the higher
 // classes are. Within a class a hash of the user decides, so that a retry gets the
@@ -33,8 +35,9 @@ import (
 // It must come from [NewShedder]. It starts no goroutine: the first request after an
 // interval measures. The level holds while nobody asks. Unlike [Concurrency] and
 // [Adaptive] it bounds nothing: it reacts within seconds, and they do at once. Alone it
-// does not survive a peak (package sim). Use it in front of one of them, and let it go by
-// that one's [Concurrency.Demand].
+// does not survive a sudden peak, if clients give up and ask again (package sim). Use it in
+// front of one of them, and let it go by that one's [Concurrency.Demand]; by a RuntimeMeter
+// if requests do little but compute.
 //
 // Admit costs one reading of the monotonic clock and one atomic addition, and some
 // nanoseconds for the hash in the one class that is shed in part. Neither an admission
@@ -193,15 +196,15 @@ func (s *Shedder) move(now time.Time, ns int64) (from, to level, utilization flo
 		// Without a request nothing can be said of the time: what is after a pause says
 		// little of what was in it.
 		if any {
-			top := whole * classes
-			if !(utilization > s.o.CriticalAbove) {
-				top -= whole
+			top, speed := belowCritical, min(max(utilization, 1), 10)
+			if from >= belowCritical && utilization > s.o.CriticalAbove {
+				top, speed = whole*classes, 1
 			}
 			elapsed = min(elapsed, 2*interval)
-			to = from.raised(distance(elapsed, s.o.ShedOver)*min(max(utilization, 1), 10), top, busy)
+			to = from.raised(distance(elapsed, s.o.ShedOver)*speed, top, busy)
 		}
 	case !(utilization >= s.o.Low):
-		to = from.lowered(distance(elapsed, s.o.RestoreOver))
+		to = from.lowered(elapsed, s.o.RestoreOver, s.o.criticalOver())
 	}
 	salt := mix.Bits(s.o.Seed + uint64(now.Unix()/3600))
 	if to != from || salt != old.salt {
@@ -228,7 +231,7 @@ func (s *Shedder) newVerdict(l level, salt uint64) *verdict {
 		v.refusals[i] = Error{
 			Class:      Class(i) + Background,
 			Reason:     Overloaded,
-			RetryAfter: s.o.Interval + l.back(i, s.o.RestoreOver),
+			RetryAfter: s.o.Interval + l.back(i, s.o.RestoreOver, s.o.criticalOver()),
 		}
 	}
 	return v

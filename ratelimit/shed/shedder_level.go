@@ -66,15 +66,32 @@ func (l level) raised(d float64, top level, busy [classes]bool) level {
 	return l
 }
 
-// lowered returns the level, d lower but not below 0. It passes over no class: that
-// there are no requests of one may well be because they were shed.
-func (l level) lowered(d float64) level {
-	return max(l-level(min(math.Round(d), float64(l))), 0)
+// belowCritical is the level at which all but critical requests are shed.
+const belowCritical = whole * (classes - 1)
+
+// lowered returns the level, lower by elapsed nanoseconds but not below 0. A class takes
+// restoreOver, the critical one criticalOver. It passes over no class: that there are no
+// requests of one may well be because they were shed.
+func (l level) lowered(elapsed int64, restoreOver, criticalOver time.Duration) level {
+	if above := l - belowCritical; above > 0 {
+		d := distance(elapsed, criticalOver)
+		if d < float64(above) {
+			return l - level(math.Round(d))
+		}
+		elapsed -= int64(float64(elapsed) * float64(above) / d)
+		l = belowCritical
+	}
+	return l - level(min(math.Round(distance(elapsed, restoreOver)), float64(l)))
 }
 
 // back returns how long the level takes to come down to where the class with an index
 // is no longer shed as a whole.
-func (l level) back(i int, restoreOver time.Duration) time.Duration {
-	above := max(l-level(i+1)*whole, 0)
-	return time.Duration(min(float64(above)/float64(whole)*float64(restoreOver), farAway))
+func (l level) back(i int, restoreOver, criticalOver time.Duration) time.Duration {
+	critical := max(l-belowCritical, 0)
+	above := max(l-critical-level(i+1)*whole, 0)
+	if i == classes-1 {
+		critical = 0
+	}
+	ns := float64(above)*float64(restoreOver) + float64(critical)*float64(criticalOver)
+	return time.Duration(min(ns/float64(whole), farAway))
 }

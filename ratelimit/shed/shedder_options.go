@@ -41,13 +41,14 @@ type ShedderOptions struct {
 
 	// ShedOver is how long it takes to shed one class, from nobody to everybody, at a
 	// utilization above High and up to 1. Above 1 it goes faster by the factor of the
-	// utilization, at most 10. 0 means 20 seconds: DAGOR lowers what it admits by 5 % a
-	// second.
+	// utilization, at most 10, but for the critical class. 0 means 20 seconds: DAGOR
+	// lowers what it admits by 5 % a second.
 	ShedOver time.Duration
 
-	// RestoreOver is how long it takes to let one class in again. 0 means 100 seconds:
-	// DAGOR raises what it admits by 1 % a second. It should be the longer one: who
-	// comes back at once is back in the overload at once.
+	// RestoreOver is how long it takes to let one class in again, but for the critical
+	// one, for which it is ShedOver if that is shorter. 0 means 100 seconds: DAGOR raises
+	// what it admits by 1 % a second. It should be the longer one: who comes back at once
+	// is back in the overload at once.
 	RestoreOver time.Duration
 
 	// Seed decides, with the hour, which users go first. 0 means a random one. Servers
@@ -69,6 +70,9 @@ type ShedderOptions struct {
 	// when less is.
 	Logger *slog.Logger
 }
+
+// criticalOver is how long it takes to let the critical class in again.
+func (o ShedderOptions) criticalOver() time.Duration { return min(o.ShedOver, o.RestoreOver) }
 
 func (o ShedderOptions) withDefaults() (ShedderOptions, error) {
 	for _, f := range []struct {

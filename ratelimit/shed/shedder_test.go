@@ -115,15 +115,40 @@ func TestShedderShedsFastAndRestoresSlowly(t *testing.T) {
 		{10, -7},          // a nonsense that counts as 0
 		{1000, 0.95},      // all but critical
 		{1000, 2},         // the bound of critical itself is not above it
-		{10, 2.5},         // critical after all
+		{10, 2.5},         // critical after all, and no faster than at 1
 		{10, 1.5},         // held
 		{400, math.NaN()}, // a meter that fails lets all come back
 	} {
 		levels = append(levels, float64(r.run(step.seconds, step.utilization)))
 	}
 	require.InDeltaSlice(t, []float64{
-		0, 0.5, 0.5, 1, 1.5, 2.5, 2.5, 2, 2, 1.75, 1.65, 3, 3, 4, 4, 0,
+		0, 0.5, 0.5, 1, 1.5, 2.5, 2.5, 2, 2, 1.75, 1.65, 3, 3, 3.5, 3.5, 0,
 	}, levels, 1e-9)
+}
+
+// The utilization that sheds the critical ones was measured when all others were shed
+// already, however high it was before.
+func TestShedderLooksAgainBeforeItShedsTheCritical(t *testing.T) {
+	r := newRig(t, shed.ShedderOptions{ShedOver: time.Second})
+	require.InDelta(t, 3, float64(r.run(1, 50)), 1e-9)
+	require.InDelta(t, 3, float64(r.run(10, 2)), 1e-9)
+	require.InDelta(t, 4, float64(r.run(1, 2.1)), 1e-9)
+}
+
+// A backlog makes the utilization high for some seconds after the overload is over. It
+// costs the critical ones seconds and not minutes.
+func TestShedderRestoresTheCriticalAsFastAsItSheds(t *testing.T) {
+	r := newRig(t, shed.ShedderOptions{})
+	require.InDelta(t, 3.2, float64(r.run(10, 60)), 1e-9)
+	require.InDelta(t, 3, float64(r.run(4, 0.2)), 1e-9)
+	require.InDelta(t, 2.9, float64(r.run(10, 0.2)), 1e-9)
+	r.run(100, 60)
+	r.now = r.now.Add(69 * time.Second) // nobody asks: 20 seconds for critical, 50 for half a class
+	require.InDelta(t, 2.5, float64(r.run(1, 0.2)), 1e-9)
+
+	r = newRig(t, shed.ShedderOptions{ShedOver: 100 * time.Second, RestoreOver: 10 * time.Second})
+	require.InDelta(t, 4, float64(r.run(130, 60)), 1e-9)
+	require.InDelta(t, 3.5, float64(r.run(5, 0.2)), 1e-9)
 }
 
 // With noise between the bounds nothing moves, whatever the noise.
@@ -156,8 +181,12 @@ func (n *naiveShedder) measure(now time.Time, utilization float64) {
 		}
 		elapsed = min(elapsed, 2*time.Second)
 		left := int64(math.Round(float64(elapsed) / 20 * min(max(utilization, 1), 10)))
+		critical := n.parts[2] == 1e9 && utilization > 2
+		if critical {
+			left = int64(math.Round(float64(elapsed) / 20))
+		}
 		for i := range n.parts {
-			if left <= 0 || i == 3 && utilization <= 2 {
+			if left <= 0 || i == 3 && !critical {
 				return
 			}
 			part := int64(1e9) - n.parts[i]
@@ -168,11 +197,15 @@ func (n *naiveShedder) measure(now time.Time, utilization float64) {
 			n.parts[i] += part
 		}
 	case !(utilization >= 0.72):
-		left := int64(math.Round(float64(elapsed) / 100))
+		left := float64(elapsed)
 		for i := 3; i >= 0; i-- {
-			part := min(n.parts[i], left)
-			n.parts[i] -= part
-			left -= part
+			over := 100.0
+			if i == 3 {
+				over = 20
+			}
+			part := min(float64(n.parts[i]), left/over)
+			n.parts[i] -= int64(math.Round(part))
+			left -= part * over
 		}
 	}
 }
@@ -210,11 +243,14 @@ func TestShedderFollowsItsModel(t *testing.T) {
 				require.ErrorAs(t, err, &refusal)
 				require.Equal(t, class, refusal.Class)
 				require.Equal(t, shed.Overloaded, refusal.Reason)
-				above := int64(0) // what must come back before others of the class do
-				for _, part := range model.parts[i+1:] {
-					above += part
+				above := int64(0) // the time in which what is above the class comes back
+				for class, part := range model.parts[i+1:] {
+					if i+1+class == 3 {
+						part /= 5
+					}
+					above += part * 100
 				}
-				require.InDelta(t, float64(time.Second)+float64(above)*100, float64(refusal.RetryAfter), 1000)
+				require.InDelta(t, float64(time.Second)+float64(above), float64(refusal.RetryAfter), 1000)
 			},
 			"utilization": func(t *rapid.T) {
 				utilization = rapid.SampledFrom([]float64{0, 0.5, 0.72, 0.8, 0.9, 0.95, 1, 1.5, 3, 20, math.NaN(), math.Inf(1), -1}).Draw(t, "utilization")
@@ -246,7 +282,9 @@ func TestShedderNeverShedsAHigherClassBeforeALower(t *testing.T) {
 				for c, no := range refused {
 					anybody[c].admitted = anybody[c].admitted || !no
 					anybody[c].refused = anybody[c].refused || no
-					require.False(t, before[user] != nil && before[user][c] && !no, "admitted at a higher level")
+					if before[user] != nil && before[user][c] && !no {
+						require.FailNow(t, "admitted at a higher level")
+					}
 				}
 				before[user] = refused
 			}

@@ -37,5 +37,5 @@ func ExampleRun() {
 	// fifo               7 %       3 %         3 %  991 ms  2.9
 	// fixed             96 %      33 %        33 %  250 ms  2.6
 	// codel             97 %     100 %         0 %  256 ms  2.5
-	// recommended       96 %     100 %         0 %  342 ms  1.1
+	// recommended       96 %     100 %         0 %  317 ms  1.1
 }

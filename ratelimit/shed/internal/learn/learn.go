@@ -51,8 +51,10 @@ const (
 	leastSamples = 50
 	leastWindow  = 20 * time.Millisecond
 
-	// fewDrops is the share of drops in a window up to which the limit may grow. Ours.
-	fewDrops = 0.1
+	// fewDrops is the share of drops in a window up to which the limit may grow, and a probe
+	// measures. It is more than what one lost replica of a few costs: such drops are not
+	// fewer at a lower limit. Ours.
+	fewDrops = 0.3
 )
 
 // Learner is the state machine. See the package learn and shed.Adaptive.
@@ -101,10 +103,16 @@ func New(o Options) *Learner {
 // Limit returns how many requests may be in progress now: during a probe, fewer than
 // are thought to fit.
 func (l *Learner) Limit() int {
-	if l.probe.phase != idle {
+	switch l.probe.phase {
+	case idle:
+		return int(l.limit)
+	case draining:
+		// One place goes on. If it did not, and more requests hung than the probe lets
+		// in, nothing would end any more, and so nothing would begin.
+		return min(max(l.probe.limit, int(math.Ceil(float64(l.probe.old+1)/(1-l.options.Reserve)))), int(l.limit))
+	default:
 		return l.probe.limit
 	}
-	return int(l.limit)
 }
 
 // Baseline returns the latency without a queue, 0 while unknown.
@@ -122,10 +130,10 @@ func (l *Learner) Probes() uint64 { return l.probe.count }
 // Sample says that a request ended at now that took rtt, while inflight were in
 // progress including itself. It reports whether Limit has changed.
 func (l *Learner) Sample(now, rtt time.Duration, inflight int, o Outcome) bool {
-	w := &l.window
+	w, before := &l.window, l.Limit()
 	w.peak = max(w.peak, inflight)
-	if l.probe.phase != idle && !l.probe.counts(inflight) {
-		return false
+	if l.probe.phase != idle && !l.probe.counts(now-rtt, inflight) {
+		return l.Limit() != before
 	}
 	switch o {
 	case Success:
@@ -137,9 +145,11 @@ func (l *Learner) Sample(now, rtt time.Duration, inflight int, o Outcome) bool {
 	if w.n+w.drops < w.need || now-w.begin < leastWindow {
 		return false
 	}
-	before := l.Limit()
 	l.close()
 	l.open(now)
+	if l.probe.phase == draining { // it has just begun
+		l.probe.begun, l.probe.old, l.probe.patience = now, inflight-1, 2*l.window.need
+	}
 	return l.Limit() != before
 }
 

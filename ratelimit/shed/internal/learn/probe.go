@@ -1,5 +1,7 @@
 package learn
 
+import "time"
+
 // A probe measures the latency without a queue. It halves the limit, waits until no
 // more than that is in progress and until twice as many have ended, and looks at a window
 // of those that end afterwards. (To look at those that began afterwards would be to
@@ -61,7 +63,7 @@ type phase uint8
 
 const (
 	idle     phase = iota
-	draining       // until no more than the limit is in progress
+	draining       // until no more than the limit is in progress, and not all of it old
 	settling       // until the requests that had to queue have ended
 	measuring
 )
@@ -69,6 +71,9 @@ const (
 type probe struct {
 	phase     phase
 	limit     int
+	begun     time.Duration
+	old       int     // how many requests are in progress that began before the probe
+	patience  int     // how many may end until half of them must have
 	skip      int     // how many requests to disregard while settling
 	before    float64 // the mean latency before
 	countdown int     // windows until the next
@@ -76,11 +81,19 @@ type probe struct {
 	count     uint64
 }
 
-// counts reports whether a request that ended belongs to the measurement.
-func (p *probe) counts(inflight int) bool {
+// counts reports whether a request that ended, and had begun at some time, belongs to the
+// measurement. It gives the probe up when the old requests do not end.
+func (p *probe) counts(began time.Duration, inflight int) bool {
+	if p.phase == draining && began < p.begun {
+		p.old = max(p.old-1, 0)
+	}
 	switch {
-	case p.phase == draining && inflight-1 <= p.limit:
+	case p.phase == draining && inflight-1 <= p.limit && p.old < p.limit:
 		p.phase, p.skip = settling, 2*p.limit
+	case p.phase == draining:
+		if p.patience--; p.patience <= 0 {
+			p.phase = idle
+		}
 	case p.phase == settling:
 		if p.skip--; p.skip <= 0 {
 			p.phase = measuring
