@@ -61,13 +61,14 @@ func (w Want) Reserving(r *Reservation) Want {
 //
 // All holds the limits while it decides, for some tens of nanoseconds each, and those who
 // ask for them meanwhile wait. The same limit may be wanted several times, and All without
-// wants is granted. Up to 4 wants nothing is allocated, but
-// for the reservations of Reserving. It is safe for concurrent use by
-// multiple goroutines, also with the other methods of the limits, and never deadlocks:
-// everybody takes hold in the same order.
+// wants is granted. Up to 4 wants nothing is allocated, but for the reservations of
+// Reserving.
 //
 // It models the hierarchical limits of Stripe and GitHub. Peers ask one limit after the
 // other, and have charged the first when the second refuses.
+//
+// All is safe for concurrent use by multiple goroutines, also with the other methods of
+// the limits, and never deadlocks: everybody takes hold in the same order.
 func All(wants ...Want) Decision {
 	var few [4]grip
 	grips := gripsOf(few[:0], wants)
