@@ -48,19 +48,19 @@
 // are shares of the requests; 216 ms is the 99th percentile of a server half idle; and
 // attempts are those that reached the server, for each request.
 //
-//	                      goodput critical default   p99 critical  wasted refusing attempts  recovery
-//	none                    0.4 %    0.3 %   0.3 %        879 ms     3 %      0 %      3.0     never
-//	fifo                    2.4 %    0.8 %   0.8 %        973 ms    98 %      0 %      3.0     never
-//	fixed                    96 %     32 %    32 %        248 ms     0 %    3.5 %      2.6       0 s
-//	codel                    97 %    100 %    41 %        253 ms     0 %    3.2 %      2.5       0 s
-//	gradient2                94 %     32 %    31 %        410 ms     0 %    3.5 %      2.7       0 s
-//	gradient2-codel          94 %    100 %    39 %        436 ms     0 %    3.2 %      2.5       0 s
-//	vegas                    94 %     32 %    32 %        348 ms     0 %    3.5 %      2.7       0 s
-//	vegas-codel              94 %    100 %    39 %        344 ms     0 %    3.2 %      2.5       0 s
-//	shedder                 0.4 %    0.3 %   0.3 %        879 ms     2 %    1.0 %      3.0     never
-//	shedder-vegas-codel      94 %    100 %    38 %        329 ms     0 %    3.2 %      2.5     never
-//	throttle-vegas-codel     98 %    100 %    42 %        347 ms     0 %    0.3 %      0.5      87 s
-//	recommended              95 %    100 %    39 %        348 ms     0 %    1.1 %      1.1     101 s
+//	                      goodput critical default  p99 crit.  wasted refusing attempts  recovery
+//	none                    0.4 %    0.3 %   0.3 %     879 ms     3 %      0 %      3.0     never
+//	fifo                    2.4 %    0.8 %   0.8 %     973 ms    98 %      0 %      3.0     never
+//	fixed                    96 %     32 %    32 %     248 ms     0 %    3.5 %      2.6       0 s
+//	codel                    97 %    100 %    41 %     253 ms     0 %    3.2 %      2.5       0 s
+//	gradient2                93 %     31 %    31 %     452 ms     0 %    3.5 %      2.7       0 s
+//	gradient2-codel          94 %    100 %    39 %     420 ms     0 %    3.2 %      2.5       0 s
+//	vegas                    94 %     32 %    32 %     337 ms     0 %    3.5 %      2.7       0 s
+//	vegas-codel              95 %    100 %    39 %     354 ms     0 %    3.2 %      2.5       0 s
+//	shedder                 0.4 %    0.3 %   0.3 %     879 ms     2 %    0.9 %      3.0     never
+//	shedder-vegas-codel      94 %    100 %    39 %     344 ms     0 %    3.2 %      2.5     never
+//	throttle-vegas-codel     97 %    100 %    42 %     336 ms     0 %    0.3 %      0.5      88 s
+//	recommended              96 %    100 %    40 %     332 ms     0 %    1.1 %      1.1     101 s
 //
 // Never is not within five minutes. What is left of none's capacity was lost by crowding.
 //
