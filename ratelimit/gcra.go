@@ -165,10 +165,15 @@ func (c *core) decide(d *Decision, word, now, n int64, allowed bool) {
 	default:
 		d.RetryAfter = c.duration(ahead + n*c.cost - c.tol)
 	}
-	d.ResetAfter = c.duration(ahead)
+	d.Remaining, d.ResetAfter = c.rest(ahead)
+}
+
+// rest returns what remains and when all is back, if the word lies so far ahead of now.
+func (c *core) rest(ahead int64) (remaining int64, resetAfter time.Duration) {
 	if free := c.tol - ahead; free > 0 {
-		d.Remaining = c.units(free)
+		remaining = c.units(free)
 	}
+	return remaining, c.duration(ahead)
 }
 
 // book returns the word that a charge of n units leaves which may be used after a delay

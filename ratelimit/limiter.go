@@ -120,7 +120,18 @@ func (l *Limiter) Take(n int64) (d Decision) {
 // Do not mix times of another time line with the methods that read the clock: after
 // a TakeAt in the next century they refuse until then.
 func (l *Limiter) TakeAt(now time.Time, n int64) (d Decision) {
-	l.take(&d, sinceEpoch(l.epoch, now), n)
+	ns := sinceEpoch(l.epoch, now)
+	// What take does for most calls, without it: that is a quarter of the time.
+	s := l.state.Load()
+	if since := ns - s.base; s.inFrame(since) && n > 0 && s.possible(n) {
+		word, at := s.word.Load(), since*s.scale
+		if next, ok := s.admits(word, at, n); ok && s.word.CompareAndSwap(word, next) {
+			d.Allowed, d.Limit = true, s.burst
+			d.Remaining, d.ResetAfter = s.rest(next - at)
+			return d
+		}
+	}
+	l.take(&d, ns, n)
 	return d
 }
 
