@@ -53,7 +53,6 @@ type core struct {
 	tol   int64 // burst units in ticks: how far ahead a word may lie after a charge
 	span  int64 // nanoseconds from the base of a frame to either end
 	burst int64
-	inv   uint64 // of cost, in 2^-64: see units
 }
 
 // compile checks l and chooses its scale.
@@ -77,7 +76,6 @@ func (l Limit) compile() (core, error) {
 	}
 	c.tol = c.burst * c.cost
 	c.span = budget / c.scale
-	c.inv = math.MaxUint64 / uint64(c.cost)
 	return c, nil
 }
 
@@ -99,10 +97,7 @@ func (l Limit) compileByKey() (core, error) {
 	if r > 0 {
 		q++
 	}
-	return core{
-		scale: 1 << keyScaleBits, cost: int64(q), tol: l.burst * int64(q), span: most, burst: l.burst,
-		inv: math.MaxUint64 / q,
-	}, nil
+	return core{scale: 1 << keyScaleBits, cost: int64(q), tol: l.burst * int64(q), span: most, burst: l.burst}, nil
 }
 
 // roundUp returns the least fraction cost/scale that is at least per/n and whose
@@ -171,7 +166,7 @@ func (c *core) decide(d *Decision, word, now, n int64, allowed bool) {
 // rest returns what remains and when all is back, if the word lies so far ahead of now.
 func (c *core) rest(ahead int64) (remaining int64, resetAfter time.Duration) {
 	if free := c.tol - ahead; free > 0 {
-		remaining = c.units(free)
+		remaining = free / c.cost
 	}
 	return remaining, c.duration(ahead)
 }
@@ -211,20 +206,9 @@ func (c *core) owing(word, now, n int64) int64 {
 // free returns the number of whole units that could be charged to word at the time now.
 func (c *core) free(word, now int64) int64 {
 	if left := c.tol - (max(word, now) - now); left > 0 {
-		return c.units(left)
+		return left / c.cost
 	}
 	return 0
-}
-
-// units returns how many whole units a positive number of ticks is. It multiplies by the
-// inverse, which is rounded down: the quotient is right or one too small. A division
-// would take longer than the compare-and-swap.
-func (c *core) units(ticks int64) int64 {
-	q, _ := bits.Mul64(uint64(ticks), c.inv)
-	if uint64(ticks)-q*uint64(c.cost) >= uint64(c.cost) {
-		q++
-	}
-	return int64(q)
 }
 
 // foresee describes the outcome of asking for n units, none of which are charged.
