@@ -105,7 +105,7 @@ func gripsOf(grips []grip, wants []Want) []grip {
 			continue
 		}
 		if w.into != nil && w.table != nil {
-			w.table.keepBooks(w.tag)
+			w.table.booking.Do(w.table.makeBooks)
 		}
 		grips = append(grips, grip{want: *w})
 		for j := len(grips) - 1; j > 0 && inOrder(&grips[j], &grips[j-1]) < 0; j-- {

@@ -167,7 +167,7 @@ func (k *Keyed[K]) Peek(key K, n int64) (d Decision) {
 // The first Reserve or Wait makes the table 152 bytes a set larger: 44 bytes for a key of
 // Capacity.
 func (k *Keyed[K]) Reserve(key K, n int64, maxWait time.Duration) (Reservation, error) {
-	r, _, err := k.reserve(key, n, func(int64) time.Duration { return maxWait })
+	r, _, err := k.reserve(key, n, maxWait, farAway)
 	return r, err
 }
 
@@ -177,19 +177,15 @@ func (k *Keyed[K]) Wait(ctx context.Context, key K, n int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r, delay, err := k.reserve(key, n, func(ns int64) time.Duration {
-		if t, ok := ctx.Deadline(); ok {
-			return time.Duration(sinceEpoch(k.table.epoch, t) - ns - 1)
-		}
-		return farAway
-	})
+	r, delay, err := k.reserve(key, n, farAway, deadlineOf(ctx, k.table.epoch))
 	if err != nil || delay <= 0 {
 		return err
 	}
 	return r.sleep(ctx, delay)
 }
 
-func (k *Keyed[K]) reserve(key K, n int64, most func(ns int64) time.Duration) (Reservation, time.Duration, error) {
+// reserve is as Limiter.reserve.
+func (k *Keyed[K]) reserve(key K, n int64, maxWait time.Duration, deadline int64) (Reservation, time.Duration, error) {
 	limit, c := k.limit, &k.table.core
 	if k.limitOf != nil {
 		limit = k.limitOf(key)
@@ -200,7 +196,7 @@ func (k *Keyed[K]) reserve(key K, n int64, most func(ns int64) time.Duration) (R
 		c = &own
 	}
 	ns := k.now()
-	r, delay, err := k.table.reserve(k.tag(key), ns, n, most(ns), c, k.label(key))
+	r, delay, err := k.table.reserve(k.tag(key), ns, n, min(maxWait, time.Duration(deadline-ns-1)), c, k.label(key))
 	if err != nil {
 		return r, 0, &LimitError{N: n, Limit: limit, RetryAfter: delay, Err: err}
 	}

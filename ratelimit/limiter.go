@@ -304,13 +304,17 @@ func (l *Limiter) Wait(ctx context.Context, n int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	deadline := int64(farAway)
-	if t, ok := ctx.Deadline(); ok {
-		deadline = sinceEpoch(l.epoch, t)
-	}
-	r, delay, err := l.reserve(n, farAway, deadline)
+	r, delay, err := l.reserve(n, farAway, deadlineOf(ctx, l.epoch))
 	if err != nil || delay <= 0 {
 		return err
 	}
 	return r.sleep(ctx, delay)
+}
+
+// deadlineOf returns when ctx ends, in nanoseconds from epoch.
+func deadlineOf(ctx context.Context, epoch time.Time) int64 {
+	if t, ok := ctx.Deadline(); ok {
+		return sinceEpoch(epoch, t)
+	}
+	return farAway
 }

@@ -287,6 +287,30 @@ func (m *ledger) arrival() (latest time.Time) {
 	return latest
 }
 
+// actions are those of every state machine with a ledger: time passes, units are taken, and
+// what is owed is compared. What is owed is exact as long as inOrder holds.
+func (m *ledger) actions(l one, burst int64, inOrder *bool) map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"advance": func(t *rapid.T) {
+			time.Sleep(time.Duration(rapid.Int64Range(1, int64(m.interval)*burst*2).Draw(t, "by")))
+		},
+		"take": func(t *rapid.T) {
+			n := rapid.Int64Range(1, burst).Draw(t, "n")
+			if l.Take(n).Allowed {
+				m.charges = append(m.charges, charge{at: time.Now(), n: n})
+			}
+		},
+		"": func(t *rapid.T) {
+			owed := max(0, time.Until(m.arrival()))
+			got := l.Take(0).ResetAfter
+			require.GreaterOrEqual(t, got, owed, "more was given back than was free")
+			if *inOrder {
+				require.Equal(t, owed, got, "less was given back than was free")
+			}
+		},
+	}
+}
+
 func TestReservationsAgainstALedger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { rapid.SyncTest(t, reservationsAgainstALedger) })
 }
@@ -305,63 +329,46 @@ func reservationsAgainstALedger(t *rapid.T) {
 		m.charges[i].token.Cancel()
 		m.charges[i].cancelled = true
 	}
-	t.Repeat(map[string]func(*rapid.T){
-		"advance": func(t *rapid.T) {
-			time.Sleep(time.Duration(rapid.Int64Range(1, int64(interval)*burst*2).Draw(t, "by")))
-		},
-		"take": func(t *rapid.T) {
-			n := n.Draw(t, "n")
-			if l.Take(n).Allowed {
-				m.charges = append(m.charges, charge{at: time.Now(), n: n})
-			}
-		},
-		"reserve": func(t *rapid.T) {
-			n := n.Draw(t, "n")
-			maxWait := interval * time.Duration(rapid.Int64Range(0, 4*burst).Draw(t, "maxWait"))
-			before := l.Take(0).ResetAfter
-			want := max(0, before+time.Duration(n-burst)*interval)
-			r, err := l.Reserve(n, maxWait)
-			if want > maxWait {
-				require.ErrorIs(t, err, ratelimit.ErrLimited)
-				return
-			}
-			require.NoError(t, err)
-			require.Equal(t, want, r.Delay())
-			m.charges = append(m.charges, charge{at: time.Now().Add(want), n: n, token: r})
-		},
-		"cancel the last": func(t *rapid.T) {
-			for i := len(m.charges) - 1; i >= 0; i-- {
-				if c := m.charges[i]; !c.cancelled {
-					if c.token.Delay() > 0 {
-						cancel(i)
-					}
-					return
+	actions := m.actions(l, burst, &inOrder)
+	actions["reserve"] = func(t *rapid.T) {
+		n := n.Draw(t, "n")
+		maxWait := interval * time.Duration(rapid.Int64Range(0, 4*burst).Draw(t, "maxWait"))
+		before := l.Take(0).ResetAfter
+		want := max(0, before+time.Duration(n-burst)*interval)
+		r, err := l.Reserve(n, maxWait)
+		if want > maxWait {
+			require.ErrorIs(t, err, ratelimit.ErrLimited)
+			return
+		}
+		require.NoError(t, err)
+		require.Equal(t, want, r.Delay())
+		m.charges = append(m.charges, charge{at: time.Now().Add(want), n: n, token: r})
+	}
+	actions["cancel the last"] = func(t *rapid.T) {
+		for i := len(m.charges) - 1; i >= 0; i-- {
+			if c := m.charges[i]; !c.cancelled {
+				if c.token.Delay() > 0 {
+					cancel(i)
 				}
-			}
-		},
-		"cancel any": func(t *rapid.T) {
-			if len(m.charges) == 0 {
 				return
 			}
-			i := rapid.IntRange(0, len(m.charges)-1).Draw(t, "which")
-			c := m.charges[i]
-			if c.cancelled || c.token == (ratelimit.Reservation{}) {
-				return
-			}
-			for _, later := range m.charges[i+1:] {
-				inOrder = inOrder && later.cancelled
-			}
-			cancel(i)
-		},
-		"": func(t *rapid.T) {
-			owed := max(0, time.Until(m.arrival()))
-			got := l.Take(0).ResetAfter
-			require.GreaterOrEqual(t, got, owed, "more was given back than was free")
-			if inOrder {
-				require.Equal(t, owed, got, "less was given back than was free")
-			}
-		},
-	})
+		}
+	}
+	actions["cancel any"] = func(t *rapid.T) {
+		if len(m.charges) == 0 {
+			return
+		}
+		i := rapid.IntRange(0, len(m.charges)-1).Draw(t, "which")
+		c := m.charges[i]
+		if c.cancelled || c.token == (ratelimit.Reservation{}) {
+			return
+		}
+		for _, later := range m.charges[i+1:] {
+			inOrder = inOrder && later.cancelled
+		}
+		cancel(i)
+	}
+	t.Repeat(actions)
 	var grants []grant
 	for _, c := range m.charges {
 		if !c.cancelled {

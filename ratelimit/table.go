@@ -55,9 +55,10 @@ type table struct {
 	// under the lock of any set and written under the locks of all.
 	base int64
 
-	// books is nil until something is reserved. It is read under the lock of any set and
-	// written under the locks of all.
-	books []book
+	// books is nil until something is reserved, when booking makes it. It is read under the
+	// lock of any set and written under the locks of all.
+	books   []book
+	booking sync.Once
 
 	labels labels
 

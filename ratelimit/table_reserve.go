@@ -1,8 +1,6 @@
 package ratelimit
 
-import (
-	"time"
-)
+import "time"
 
 // book is what a set must know to give units back.
 type book struct {
@@ -51,30 +49,20 @@ type slot struct {
 	turn  uint32
 }
 
-// keepBooks makes the books if there are none.
-func (t *table) keepBooks(tag uint64) {
-	mu := &t.sets[t.setOf(tag)].mu
-	mu.Lock()
-	have := t.books != nil
-	mu.Unlock()
-	if have {
-		return
-	}
+// makeBooks makes the books, once: in booking.
+func (t *table) makeBooks() {
 	books := make([]book, len(t.sets))
-	t.lockAll()
-	defer t.unlockAll()
-	if t.books != nil {
-		return
-	}
 	for i := range books {
 		books[i].lost = lowest // no word is below one that was lost before
 	}
+	t.lockAll()
+	defer t.unlockAll()
 	t.books = books
 }
 
 // reserve takes n units for a tag, to be used after a delay of at most most.
 func (t *table) reserve(tag uint64, ns, n int64, most time.Duration, c *core, label string) (Reservation, time.Duration, error) {
-	t.keepBooks(tag)
+	t.booking.Do(t.makeBooks)
 	p := t.open(tag, ns)
 	defer p.set.mu.Unlock()
 	next, delay, err := c.book(p.word, p.now, n, most)
