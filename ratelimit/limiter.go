@@ -141,12 +141,7 @@ func (l *Limiter) TakeAt(now time.Time, n int64) (d Decision) {
 func (l *Limiter) TakeUpTo(n int64) (granted int64, d Decision) {
 	ns := int64(time.Since(l.epoch))
 	for {
-		s, now := l.at(ns)
-		word := s.word.Load()
-		if word == frozen {
-			runtime.Gosched()
-			continue
-		}
+		s, now, word := l.read(ns)
 		granted = min(n, s.free(word, now))
 		if granted <= 0 {
 			s.decide(&d, word, now, min(n, 1), n == 0)
@@ -162,17 +157,9 @@ func (l *Limiter) TakeUpTo(n int64) (granted int64, d Decision) {
 // Peek tells what Take(n) would answer now, and charges nothing: Remaining and
 // ResetAfter are what they are without it.
 func (l *Limiter) Peek(n int64) (d Decision) {
-	ns := int64(time.Since(l.epoch))
-	for {
-		s, now := l.at(ns)
-		word := s.word.Load()
-		if word == frozen {
-			runtime.Gosched()
-			continue
-		}
-		s.foresee(&d, word, now, n)
-		return d
-	}
+	s, now, word := l.read(int64(time.Since(l.epoch)))
+	s.foresee(&d, word, now, n)
+	return d
 }
 
 // farAway is a time, in nanoseconds from an epoch, that never comes.
@@ -240,12 +227,7 @@ func (l *Limiter) replace(old *state, final int64, s *state) {
 // take is Take at ns nanoseconds from the epoch.
 func (l *Limiter) take(d *Decision, ns, n int64) {
 	for {
-		s, now := l.at(ns)
-		word := s.word.Load()
-		if word == frozen {
-			runtime.Gosched() // the successor is a few instructions away
-			continue
-		}
+		s, now, word := l.read(ns)
 		if n == 0 || !s.possible(n) {
 			s.decide(d, word, now, n, n == 0)
 			return
@@ -255,6 +237,18 @@ func (l *Limiter) take(d *Decision, ns, n int64) {
 			s.decide(d, word, now, n, ok)
 			return
 		}
+	}
+}
+
+// read returns the state, ns in ticks of its frame, and the word, once nobody has hold of
+// it.
+func (l *Limiter) read(ns int64) (s *state, now, word int64) {
+	for {
+		s, now = l.at(ns)
+		if word = s.word.Load(); word != frozen {
+			return s, now, word
+		}
+		runtime.Gosched() // it, or a successor, is a few instructions away
 	}
 }
 

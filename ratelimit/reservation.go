@@ -129,11 +129,8 @@ func (r *Reservation) Settle(actual int64) {
 // owe charges n units whether they are there or not.
 func (l *Limiter) owe(n int64) {
 	for {
-		s, now := l.at(int64(time.Since(l.epoch)))
-		word := s.word.Load()
-		if word == frozen {
-			runtime.Gosched()
-		} else if s.word.CompareAndSwap(word, s.owing(word, now, n)) {
+		s, now, word := l.read(int64(time.Since(l.epoch)))
+		if s.word.CompareAndSwap(word, s.owing(word, now, n)) {
 			return
 		}
 	}

@@ -148,15 +148,9 @@ func (p *Pacer) heed(key string, err error) {
 	if s.Code() != codes.ResourceExhausted && s.Code() != codes.Unavailable {
 		return
 	}
-	most := p.MaxPause
-	if most == 0 {
-		most = time.Minute
-	}
 	for _, detail := range s.Details() {
 		if info, ok := detail.(*errdetails.RetryInfo); ok && info.GetRetryDelay().CheckValid() == nil {
-			if wait := min(info.GetRetryDelay().AsDuration(), most); wait > 0 {
-				p.pauses.Until(key, time.Now(), wait)
-			}
+			p.pauses.Until(key, time.Now(), info.GetRetryDelay().AsDuration(), p.MaxPause)
 		}
 	}
 }

@@ -75,9 +75,6 @@ func (e *PauseError) Error() string {
 // Unwrap returns [ratelimit.ErrLimited].
 func (e *PauseError) Unwrap() error { return ratelimit.ErrLimited }
 
-// defaultMaxPause is the bound when MaxPause is 0.
-const defaultMaxPause = time.Minute
-
 // RoundTrip waits for the pause of the key and for the limiter, sends the request, and
 // heeds the answer. While it waits it ends with the request's context.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -162,11 +159,5 @@ func (t *Transport) heed(key string, res *http.Response) {
 	if lines := res.Header["Ratelimit"]; !asked && len(lines) > 0 && res.Header.Get("Age") == "" {
 		wait = exhausted(lines)
 	}
-	most := t.MaxPause
-	if most == 0 {
-		most = defaultMaxPause
-	}
-	if wait = min(wait, most); wait > 0 {
-		t.pauses.Until(key, now, wait)
-	}
+	t.pauses.Until(key, now, wait, t.MaxPause)
 }

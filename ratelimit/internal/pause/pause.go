@@ -2,6 +2,7 @@
 package pause
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -75,8 +76,12 @@ func sleep(ctx context.Context, d time.Duration) (late time.Duration, err error)
 	}
 }
 
-// Until makes a key be left alone for d from now, or longer if it is already.
-func (t *Table) Until(key string, now time.Time, d time.Duration) {
+// Until makes a key be left alone for d from now, but for most at the most, or longer if it
+// is already. A most of 0 means one minute. Nothing happens if d is not positive.
+func (t *Table) Until(key string, now time.Time, d, most time.Duration) {
+	if d = min(d, cmp.Or(most, time.Minute)); d <= 0 {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	end := now.Add(d)
